@@ -1,0 +1,52 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both do all their own set-up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint unit e2e up clean
+
+help:
+	@echo "make demo   submit, vote, close, produce: a whole series on this machine"
+	@echo "make test   linters, types, import rules and all tests"
+	@echo "make up     the operator's UI on embedded services"
+	@echo "make lint   ruff, mypy and import-linter alone"
+	@echo "make unit   all tests but the end-to-end ones"
+	@echo "make clean  remove the virtual environment (the data in .moltpipe stays)"
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "moltpipe needs Python 3.11 or later; set PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -qy python3-venv; \
+		else echo "the venv module is missing: install the Debian package python3-venv" >&2; exit 1; fi; }
+	@echo "installing moltpipe into $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+demo: $(READY)
+	@$(BIN)/moltpipe demo
+
+up: $(READY)
+	@$(BIN)/moltpipe up
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+unit: $(READY)
+	$(BIN)/pytest -m "not e2e"
+
+e2e: $(READY)
+	$(BIN)/pytest -m e2e
+
+test: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV)

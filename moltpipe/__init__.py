@@ -1,0 +1,1 @@
+"""moltpipe turns a vote into a published limited series."""

@@ -1,0 +1,5 @@
+"""`python -m moltpipe` is the `moltpipe` command."""
+
+from moltpipe.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Tests of moltpipe, in the order of the package."""

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from moltpipe.settings import Settings, SettingsError, load_settings, misspelt, variable
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in Settings.model_fields:
+        monkeypatch.delenv(variable(field), raising=False)
+
+
+def test_everything_has_a_default_that_needs_no_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings()
+    assert settings.database_url is None
+    assert settings.s3_endpoint_url is None
+    assert settings.s3_bucket == "moltpipe"
+    assert settings.data_dir == tmp_path / ".moltpipe"
+    assert (settings.screenwriter, settings.voice, settings.camera, settings.composer) == (
+        "outline",
+        "espeak",
+        "animatic",
+        "none",
+    )
+    assert (settings.profile.width, settings.profile.height, settings.profile.rate) == (1280, 720, 24)
+    assert settings.budget_run_usd is None
+    assert settings.takes_at_once >= 1
+
+
+def test_values_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLTPIPE_PROFILE", "1080p30")
+    monkeypatch.setenv("MOLTPIPE_BUDGET_DAY_USD", "12.50")
+    monkeypatch.setenv("MOLTPIPE_ALERT_URLS", "https://a.example/x, https://b.example/y")
+    settings = load_settings()
+    assert settings.profile.rate == 30
+    assert settings.budget_day_usd == Decimal("12.50")
+    assert settings.alert_urls == ("https://a.example/x", "https://b.example/y")
+
+
+def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in Settings.model_fields:
+        monkeypatch.setenv(variable(field), "")
+    assert load_settings().camera == "animatic"
+    assert load_settings().database_url is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("MOLTPIPE_CAMERA", "veeo", "'animatic'"),
+        ("MOLTPIPE_PROFILE", "720", "<lines>p<rate>"),
+        ("MOLTPIPE_BUDGET_RUN_USD", "-1", "greater than or equal to 0"),
+        ("MOLTPIPE_BUDGET_RUN_USD", "NaN", "finite"),
+        ("MOLTPIPE_S3_ENDPOINT_URL", "localhost:8333", "http(s)://host"),
+        ("MOLTPIPE_S3_BUCKET", "My_Bucket", "pattern"),
+        ("MOLTPIPE_MAX_CONCURRENT_RUNS", "0", "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_came_and_what_was_expected(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as refusal:
+        load_settings()
+    assert name in str(refusal.value)
+    assert repr(value) in str(refusal.value)
+    assert expected in str(refusal.value)
+
+
+def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLTPIPE_CAMERA", "x")
+    monkeypatch.setenv("MOLTPIPE_LEASE_S", "soon")
+    with pytest.raises(SettingsError) as refusal:
+        load_settings()
+    assert len(refusal.value.complaints) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MOLTPIPE_DATABASE_URL", "mysql://u:geheim@h/d"), ("MOLTPIPE_ALERT_URLS", "hooks/geheim")],
+)
+def test_a_wrong_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name) as refusal:
+        load_settings()
+    assert "geheim" not in str(refusal.value)
+
+
+def test_a_right_password_is_not_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLTPIPE_DATABASE_URL", "postgresql://u:geheim@h/d")
+    assert "geheim" not in repr(load_settings())
+
+
+def test_a_misspelt_variable_is_refused_with_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLTPIPE_DATABSE_URL", "postgresql://u@h/d")
+    with pytest.raises(
+        SettingsError, match="MOLTPIPE_DATABSE_URL is not a setting: did you mean MOLTPIPE_DATABASE_URL"
+    ):
+        load_settings()
+
+
+def test_unknown_variables_of_other_tools_are_left_alone() -> None:
+    others = {"MOLTPIPE_HOME": "x", "MOLTPIPE_OPENAI_BASE_URL": "x", "MOLTPIPE_DAGSTER_POSTGRES_URL": "x", "PATH": "x"}
+    assert misspelt(others) == {}
+
+
+def test_no_setting_is_taken_for_a_misspelt_other() -> None:
+    assert misspelt({variable(field): "x" for field in Settings.model_fields}) == {}
+
+
+def test_a_heartbeat_slower_than_the_lease_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLTPIPE_HEARTBEAT_S", "50")
+    with pytest.raises(SettingsError, match="MOLTPIPE_HEARTBEAT_S"):
+        load_settings()
