@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moltpipe.studio.jobs import (
+    LeaseState,
+    RunInFlight,
+    backoff,
+    jobs_to_run,
+    lease_state,
+    waiting,
+    waiting_for,
+)
+from moltpipe.studio.records import Job
+from moltpipe_tests.studio.making import NOON, job
+
+LEASE = timedelta(seconds=60)
+PATIENCE = timedelta(seconds=90)
+SECOND = timedelta(seconds=1)
+KEY = "the-kettle-e01"
+
+
+def run(run_id: str = "run-1", *, silent_for: timedelta = SECOND, queued: bool = False) -> RunInFlight:
+    return RunInFlight(run_id=run_id, last_update=NOON - silent_for, queued=queued)
+
+
+def dispatched(one: Job, *runs: RunInFlight) -> tuple[bool, list[str]]:
+    dispatch = jobs_to_run([one], {KEY: runs}, NOON, LEASE, PATIENCE)
+    return dispatch.to_run == [one], dispatch.dead_runs
+
+
+def test_the_rest_doubles_from_a_minute_to_half_an_hour() -> None:
+    minutes = [backoff(attempt) / timedelta(minutes=1) for attempt in range(1, 8)]
+    assert minutes == [1, 2, 4, 8, 16, 30, 30]
+
+
+@given(attempt=st.integers(1, 10**9))
+def test_the_rest_never_shrinks_and_never_exceeds_half_an_hour(attempt: int) -> None:
+    assert timedelta(minutes=1) <= backoff(attempt) <= backoff(attempt + 1) <= timedelta(minutes=30)
+
+
+def test_there_is_no_rest_before_the_first_failure() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        backoff(0)
+
+
+@pytest.mark.parametrize(
+    ("one", "state", "is_waiting"),
+    [
+        (job(), LeaseState.FREE, True),
+        (job(owner="run-1", heartbeat_ago=LEASE), LeaseState.HELD, False),
+        (job(owner="run-1", heartbeat_ago=LEASE + SECOND), LeaseState.LAPSED, True),
+        (job(owner="run-1"), LeaseState.RESTING, True),
+        (job(available_at=NOON), LeaseState.FREE, True),
+        (job(available_at=NOON + SECOND), LeaseState.FREE, False),
+        (job(attempts=2), LeaseState.FREE, True),
+        (job(attempts=3), LeaseState.FREE, False),
+        (job(completed=True), LeaseState.FREE, False),
+    ],
+)
+def test_a_job_waits_when_it_is_due_has_attempts_left_and_nobody_holds_it(
+    one: Job, state: LeaseState, *, is_waiting: bool
+) -> None:
+    assert lease_state(one, NOON, LEASE) is state
+    assert waiting(one, NOON, LEASE) is is_waiting
+    assert dispatched(one) == (is_waiting, [])
+
+
+def test_a_heartbeat_from_a_clock_that_runs_ahead_holds_the_job() -> None:
+    assert lease_state(job(owner="run-1", heartbeat_ago=-timedelta(minutes=5)), NOON, LEASE) is LeaseState.HELD
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_job_with_a_live_run_is_not_run_again(*, queued: bool) -> None:
+    assert dispatched(job(), run(queued=queued)) == (False, [])
+
+
+def test_a_queued_run_is_never_dead() -> None:
+    assert dispatched(job(), run(silent_for=timedelta(days=3), queued=True)) == (False, [])
+
+
+def test_a_run_that_never_claimed_its_job_is_dead_after_patience() -> None:
+    assert dispatched(job(), run(silent_for=PATIENCE)) == (False, [])
+    assert dispatched(job(), run(silent_for=PATIENCE + SECOND)) == (True, ["run-1"])
+
+
+def test_a_run_whose_lease_lapsed_is_dead_at_once_even_without_attempts_left() -> None:
+    lapsed = timedelta(minutes=2)
+    assert dispatched(job(owner="run-1", heartbeat_ago=lapsed), run()) == (True, ["run-1"])
+    assert dispatched(job(owner="run-1", heartbeat_ago=lapsed, attempts=3), run()) == (False, ["run-1"])
+    assert dispatched(job(owner="run-1", heartbeat_ago=lapsed, completed=True), run()) == (False, ["run-1"])
+
+
+def test_a_run_that_took_over_from_a_lapsed_one_is_not_blamed_for_it() -> None:
+    assert dispatched(job(owner="run-1", heartbeat_ago=timedelta(minutes=2)), run("run-2")) == (False, [])
+
+
+def test_a_run_that_works_in_silence_is_alive_as_long_as_its_heart_beats() -> None:
+    held = job(owner="run-1", heartbeat_ago=SECOND)
+    assert dispatched(held, run(silent_for=timedelta(hours=2))) == (False, [])
+
+
+def test_a_run_between_two_steps_is_dead_only_after_patience() -> None:
+    assert dispatched(job(owner="run-1"), run(silent_for=PATIENCE)) == (False, [])
+    assert dispatched(job(owner="run-1"), run(silent_for=PATIENCE + SECOND)) == (True, ["run-1"])
+
+
+def test_a_run_that_just_completed_or_gave_back_its_job_may_end_in_peace() -> None:
+    slow = run(silent_for=timedelta(hours=1))
+    assert dispatched(job(completed=True), slow) == (False, [])
+    assert dispatched(job(attempts=1, available_at=NOON + timedelta(minutes=1)), slow) == (False, [])
+
+
+def test_one_live_run_among_dead_ones_keeps_the_job_from_running_again() -> None:
+    assert dispatched(job(), run(), run("run-0", silent_for=timedelta(hours=1))) == (False, ["run-0"])
+
+
+def test_the_most_urgent_job_runs_first_and_then_the_one_that_waits_longest() -> None:
+    pilot = job("pilot-e01", priority=100, available_at=NOON)
+    older = job("older-e02", available_at=NOON - timedelta(hours=2))
+    newer = job("newer-e02")
+    assert jobs_to_run([newer, older, pilot], {}, NOON, LEASE, PATIENCE).to_run == [pilot, older, newer]
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (job(), "a free run"),
+        (job(owner="run-1", heartbeat_ago=SECOND), "run run-1"),
+        (job(owner="run-1"), "run run-1, which is between two steps"),
+        (
+            job(owner="run-1", heartbeat_ago=timedelta(minutes=2)),
+            "a new run: nothing was heard of run run-1 since 2026-02-09 11:58:00 UTC",
+        ),
+        (
+            job(attempts=1, available_at=NOON + timedelta(minutes=1), last_error="no\n  voice"),
+            "retry at 2026-02-09 12:01:00 UTC after: no voice",
+        ),
+        (
+            job(attempts=3, last_error="x" * 300),
+            f"an operator: 3 of 3 attempts failed, the last with: {'x' * 199}…",
+        ),
+        (job(completed=True), None),
+    ],
+)
+def test_the_operator_is_told_what_a_job_waits_for(one: Job, words: str | None) -> None:
+    assert waiting_for(one, lease_state(one, NOON, LEASE), NOON) == words
