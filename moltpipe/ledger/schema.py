@@ -1,0 +1,329 @@
+"""The tables, as SQLAlchemy Core sees them.
+
+Here: columns, keys and constraints, the contract of the design's section 4. Not here: views (they are
+SQL, in the migrations), statements (beside the transactions that run them).
+
+No column stores what can be derived: a status is either a fact that somebody decided (a script was
+selected) or a view over the media rows.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, UUID, ExcludeConstraint
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _id() -> sa.Column[object]:
+    return sa.Column("id", UUID(as_uuid=True), primary_key=True, server_default=sa.func.gen_random_uuid())
+
+
+def _time(name: str, *, nullable: bool = True, now: bool = False) -> sa.Column[object]:
+    default = sa.func.now() if now else None
+    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable, server_default=default)
+
+
+def _ref(name: str, target: str, *, nullable: bool = False) -> sa.Column[object]:
+    return sa.Column(name, UUID(as_uuid=True), sa.ForeignKey(f"{target}.id"), nullable=nullable)
+
+
+def _one_of(column: str, *values: str) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+studios = sa.Table(
+    "studios",
+    metadata,
+    _id(),
+    sa.Column("slug", sa.Text, nullable=False, unique=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("genre", sa.Text, nullable=False),
+    sa.Column("agent_name", sa.Text, nullable=False),
+)
+
+voting_periods = sa.Table(
+    "voting_periods",
+    metadata,
+    _id(),
+    sa.Column("period_type", sa.Text, nullable=False),
+    _time("starts_at", nullable=False),
+    _time("ends_at", nullable=False),
+    sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("is_processed", sa.Boolean, nullable=False, server_default=sa.false()),
+    _time("processed_at"),
+    sa.Column("closed_early_reason", sa.Text),
+    sa.Column("outcome", JSONB),
+    _one_of("period_type", "agent_voting", "clip_voting"),
+    sa.CheckConstraint("ends_at > starts_at", name="ends_after_start"),
+    # The incident: a period of next week was flipped to processed by hand, and nothing looked at it again.
+    # Written with IS TRUE: a CHECK that evaluates to NULL passes, so a missing processed_at would slip through.
+    sa.CheckConstraint(
+        "NOT is_processed OR (processed_at >= ends_at) IS TRUE OR closed_early_reason IS NOT NULL",
+        name="processed_when_over",
+    ),
+    sa.CheckConstraint("NOT is_processed OR outcome IS NOT NULL", name="processed_with_outcome"),
+    sa.CheckConstraint("NOT (is_active AND is_processed)", name="active_or_processed"),
+    sa.CheckConstraint("length(trim(closed_early_reason)) > 0", name="closed_early_reason"),
+    ExcludeConstraint(
+        (sa.text("tstzrange(starts_at, ends_at)"), "&&"),
+        using="gist",
+        where=sa.text("period_type = 'agent_voting'"),
+        name="ex_voting_periods_no_overlap",
+    ),
+)
+
+limited_series = sa.Table(
+    "limited_series",
+    metadata,
+    _id(),
+    sa.Column(
+        "script_id",
+        UUID(as_uuid=True),
+        sa.ForeignKey("scripts.id", use_alter=True, name="fk_limited_series_script_id"),
+        nullable=False,
+        unique=True,
+    ),
+    _ref("studio_id", "studios"),
+    sa.Column("slug", sa.Text, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("logline", sa.Text, nullable=False),
+    sa.Column("genre", sa.Text, nullable=False),
+    sa.Column("medium", sa.Text, nullable=False),
+    sa.Column("series_bible", JSONB, nullable=False),
+    sa.Column("poster_spec", JSONB, nullable=False),
+    sa.Column("poster_key", sa.Text),
+    _time("created_at", nullable=False, now=True),
+    _one_of("medium", "video", "audio"),
+)
+
+scripts = sa.Table(
+    "scripts",
+    metadata,
+    _id(),
+    _ref("studio_id", "studios"),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("logline", sa.Text, nullable=False),
+    sa.Column("genre", sa.Text, nullable=False),
+    sa.Column("medium", sa.Text, nullable=False, server_default="video"),
+    sa.Column("script_data", JSONB, nullable=False),
+    sa.Column("pilot_status", sa.Text, nullable=False, server_default="draft"),
+    _ref("voting_period_id", "voting_periods", nullable=True),
+    _ref("series_id", "limited_series", nullable=True),
+    _time("submitted_at"),
+    _one_of("medium", "video", "audio"),
+    _one_of("pilot_status", "draft", "submitted", "voting", "selected", "rejected"),
+    # The rule that gave the project its name: deferred to nothing, so the series must be written first.
+    sa.CheckConstraint("pilot_status <> 'selected' OR series_id IS NOT NULL", name="selected_has_series"),
+    sa.CheckConstraint("pilot_status <> 'voting' OR voting_period_id IS NOT NULL", name="voting_has_period"),
+    sa.CheckConstraint("pilot_status = 'draft' OR submitted_at IS NOT NULL", name="submitted_has_time"),
+    sa.Index("ix_scripts_pilot_status", "pilot_status"),
+    sa.Index("ix_scripts_voting_period_id", "voting_period_id"),
+)
+
+script_votes = sa.Table(
+    "script_votes",
+    metadata,
+    _ref("script_id", "scripts"),
+    sa.Column("agent_name", sa.Text, nullable=False),
+    sa.Column("value", sa.SmallInteger, nullable=False),
+    _time("cast_at", nullable=False, now=True),
+    sa.PrimaryKeyConstraint("script_id", "agent_name"),
+    sa.CheckConstraint("value IN (-1, 1)", name="value"),
+)
+
+voting_settings = sa.Table(
+    "voting_settings",
+    metadata,
+    # One row: the settings that must survive a restart. The old system kept them in process memory, per pod.
+    sa.Column("only_row", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("cadence", sa.Text, nullable=False, server_default="weekly"),
+    sa.Column("winner_scope", sa.Text, nullable=False, server_default="genre"),
+    sa.Column("min_votes", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("min_score", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("voting_minutes", sa.Integer, nullable=False, server_default="1440"),
+    sa.Column("start_weekday", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("start_hour_utc", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.CheckConstraint("only_row", name="only_row"),
+    _one_of("cadence", "weekly", "daily", "immediate"),
+    _one_of("winner_scope", "genre", "period"),
+    sa.CheckConstraint("min_votes >= 1", name="min_votes"),
+    sa.CheckConstraint("voting_minutes BETWEEN 1 AND 43200", name="voting_minutes"),
+    sa.CheckConstraint("start_weekday BETWEEN 0 AND 6", name="start_weekday"),
+    sa.CheckConstraint("start_hour_utc BETWEEN 0 AND 23", name="start_hour_utc"),
+)
+
+episodes = sa.Table(
+    "episodes",
+    metadata,
+    _id(),
+    _ref("series_id", "limited_series"),
+    sa.Column("episode_number", sa.SmallInteger, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("partition_key", sa.Text, nullable=False, unique=True),
+    sa.UniqueConstraint("series_id", "episode_number"),
+    sa.CheckConstraint("episode_number BETWEEN 1 AND 5", name="episode_number"),
+    sa.CheckConstraint("partition_key ~ '^[a-z0-9][a-z0-9_-]{0,62}$'", name="partition_key"),
+)
+
+shots = sa.Table(
+    "shots",
+    metadata,
+    _id(),
+    _ref("episode_id", "episodes"),
+    sa.Column("shot_number", sa.SmallInteger, nullable=False),
+    sa.Column("prompt", JSONB, nullable=False),
+    sa.Column("audio", JSONB, nullable=False),
+    sa.Column("gen_clip_seconds", sa.Float, nullable=False),
+    sa.Column("duration_seconds", sa.Float, nullable=False),
+    sa.Column("edit_extend_strategy", sa.Text, nullable=False),
+    sa.UniqueConstraint("episode_id", "shot_number"),
+    sa.CheckConstraint("shot_number >= 1", name="shot_number"),
+    sa.CheckConstraint("gen_clip_seconds > 0 AND duration_seconds > 0", name="lengths"),
+    _one_of("edit_extend_strategy", "none", "hold_last_frame", "slow_2d_pan", "loop_subtle_motion", "speed_ramp"),
+)
+
+
+def _media(prefix: str = "media_key") -> tuple[sa.Column[object], ...]:
+    """Key, sha256 and size: written together after the upload was verified, so a row is the proof of the media."""
+    return (
+        sa.Column(prefix, sa.Text, nullable=False, unique=True),
+        sa.Column("sha256", sa.CHAR(64), nullable=False),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+        sa.Column("duration_seconds", sa.Float, nullable=False),
+    )
+
+
+def _media_checks() -> tuple[sa.CheckConstraint, ...]:
+    return (
+        sa.CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+        sa.CheckConstraint("bytes > 0", name="bytes"),
+        sa.CheckConstraint("duration_seconds > 0", name="duration_seconds"),
+    )
+
+
+provider_jobs = sa.Table(
+    "provider_jobs",
+    metadata,
+    _id(),
+    sa.Column("fingerprint", sa.CHAR(64), nullable=False),
+    sa.Column("engine", sa.Text, nullable=False),
+    sa.Column("operation", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("external_id", sa.Text),
+    sa.Column("cost_usd", sa.Numeric(12, 6), nullable=False, server_default="0"),
+    sa.Column("request", JSONB, nullable=False),
+    sa.Column("error_class", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.Column("process_uuid", sa.Text, nullable=False),
+    _time("submitted_at"),
+    _time("finished_at"),
+    _one_of("operation", "write", "speak", "film", "compose"),
+    _one_of(
+        "state",
+        "claimed", "submitting", "submitted", "running", "succeeded", "ingested",
+        "failed", "ambiguous", "canceled", "expired",
+    ),
+    sa.CheckConstraint("cost_usd >= 0", name="cost_usd"),
+    # At most one live row per fingerprint: the claim that makes a paid call happen at most once.
+    sa.Index(
+        "uq_provider_jobs_live_fingerprint",
+        "fingerprint",
+        unique=True,
+        postgresql_where=sa.text("state NOT IN ('failed', 'canceled', 'expired')"),
+    ),
+    sa.Index("ix_provider_jobs_state", "state"),
+)  # fmt: skip
+
+voiceovers = sa.Table(
+    "voiceovers",
+    metadata,
+    _id(),
+    _ref("shot_id", "shots"),
+    sa.Column("take_number", sa.SmallInteger, nullable=False),
+    *_media(),
+    sa.Column("words", JSONB, nullable=False),
+    _ref("provider_job_id", "provider_jobs", nullable=True),
+    sa.UniqueConstraint("shot_id", "take_number"),
+    *_media_checks(),
+)
+
+takes = sa.Table(
+    "takes",
+    metadata,
+    _id(),
+    _ref("shot_id", "shots"),
+    sa.Column("variant_number", sa.SmallInteger, nullable=False),
+    sa.Column("take_number", sa.SmallInteger, nullable=False),
+    *_media(),
+    sa.Column("probe", JSONB, nullable=False),
+    _ref("provider_job_id", "provider_jobs", nullable=True),
+    sa.Column("is_current", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.UniqueConstraint("shot_id", "variant_number", "take_number"),
+    sa.CheckConstraint("variant_number BETWEEN 1 AND 4", name="variant_number"),
+    *_media_checks(),
+    sa.Index("uq_takes_current", "shot_id", "variant_number", unique=True, postgresql_where=sa.text("is_current")),
+)
+
+clip_variants = sa.Table(
+    "clip_variants",
+    metadata,
+    _id(),
+    _ref("episode_id", "episodes"),
+    sa.Column("variant_number", sa.SmallInteger, nullable=False),
+    *_media("video_key"),
+    sa.Column("captions_key", sa.Text, nullable=False),
+    sa.Column("thumbnail_key", sa.Text, nullable=False),
+    # Hash of the takes, voiceovers and profile that went in: a cut is stale when its ingredients changed since.
+    # Empty where they are not known, so that a cut recorded by another tool is made anew rather than trusted.
+    sa.Column("ingredients", sa.Text, nullable=False, server_default=""),
+    sa.Column("is_selected", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.UniqueConstraint("episode_id", "variant_number"),
+    sa.CheckConstraint("variant_number BETWEEN 1 AND 4", name="variant_number"),
+    *_media_checks(),
+    sa.Index("uq_clip_variants_selected", "episode_id", unique=True, postgresql_where=sa.text("is_selected")),
+)
+
+clip_votes = sa.Table(
+    "clip_votes",
+    metadata,
+    _ref("clip_variant_id", "clip_variants"),
+    sa.Column("voter_key", sa.Text, nullable=False),
+    _time("cast_at", nullable=False, now=True),
+    sa.PrimaryKeyConstraint("clip_variant_id", "voter_key"),
+)
+
+production_jobs = sa.Table(
+    "production_jobs",
+    metadata,
+    _id(),
+    _ref("episode_id", "episodes"),
+    sa.Column("job_type", sa.Text, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("process_uuid", sa.Text),
+    sa.Column("attempt_count", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("max_attempts", sa.Integer, nullable=False, server_default="3"),
+    _time("available_at", nullable=False, now=True),
+    _time("claimed_at"),
+    _time("heartbeat_at"),
+    _time("completed_at"),
+    sa.Column("last_error", sa.Text),
+    sa.UniqueConstraint("episode_id", "job_type"),
+    _one_of("job_type", "pilot_variants", "single_episode"),
+    sa.CheckConstraint("attempt_count >= 0 AND max_attempts >= 1", name="attempts"),
+    # A heartbeat without an owner, or an owner that never claimed, is a state that no code writes.
+    sa.CheckConstraint("process_uuid IS NOT NULL OR heartbeat_at IS NULL", name="heartbeat_has_owner"),
+    sa.CheckConstraint("(process_uuid IS NULL) = (claimed_at IS NULL)", name="claimed_has_owner"),
+    sa.Index(
+        "ix_production_jobs_waiting", "priority", "available_at", postgresql_where=sa.text("completed_at IS NULL")
+    ),
+)

@@ -1,0 +1,14 @@
+"""Text from outside that must be written down whatever it holds: error messages of programs and engines."""
+
+from __future__ import annotations
+
+_LONGEST = 4000
+
+
+def storable(text: str) -> str:
+    """The text without what Postgres refuses (NUL, lone surrogates), cut to 4,000 characters.
+
+    For messages only: losing a character of one is better than losing the record that something failed.
+    """
+    clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    return clean if len(clean) <= _LONGEST else f"{clean[: _LONGEST - 1]}…"

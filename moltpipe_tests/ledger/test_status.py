@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from decimal import Decimal
+from itertools import islice
+
+import pytest
+import sqlalchemy as sa
+
+from moltpipe.ledger import calls
+from moltpipe.ledger.database import Database
+from moltpipe.ledger.jobs import claim_job, complete_job, fail_job, rest_job
+from moltpipe.ledger.media import publish_variant
+from moltpipe.ledger.periods import create_period
+from moltpipe.ledger.status import status
+from moltpipe.studio.records import Episode
+from moltpipe_tests.ledger.beginnings import LEASE, NOON, filed, one, series, stored
+
+
+@pytest.fixture
+def episodes(database: Database) -> list[Episode]:
+    with database.begin() as db:
+        return series(db)
+
+
+def publish(db: sa.Connection, episode: Episode, variants: int | None = None) -> None:
+    claim = claim_job(db, episode.partition_key, "run-1", LEASE)
+    for number in range(1, (variants or episode.variants_wanted) + 1):
+        publish_variant(
+            db,
+            claim,
+            number,
+            stored(f"{episode.partition_key}-{number}"),
+            captions_key="c",
+            thumbnail_key="t",
+            duration_seconds=30,
+            ingredients="i",
+        )
+    if variants is None:
+        complete_job(db, claim)
+    else:
+        rest_job(db, claim)
+
+
+def fail(db: sa.Connection, episode: Episode, times: int = 3) -> None:
+    for _ in range(times):
+        fail_job(db, claim_job(db, episode.partition_key, "run-9", LEASE), "the voice broke", NOON)
+
+
+def test_the_document_has_the_shape_of_the_contract(database: Database, episodes: list[Episode]) -> None:
+    with database.begin() as db:
+        filed(db, "Waiting")
+        create_period(db, "agent_voting", NOON + timedelta(days=7), NOON + timedelta(days=8))
+        call = calls.claim_call(db, "f" * 64, "camera", "film", {}, process_uuid="run-1")
+        calls.mark_submitting(db, call.id)
+        calls.mark_submitted(db, call.id, "job-7")
+        calls.mark_succeeded(db, call.id, Decimal("0.25"))
+        document = json.loads(json.dumps(status(db, NOON)))
+    assert [period["state"] for period in document["periods"]] == ["processed", "scheduled"]
+    assert set(document["periods"][0]) == {"id", "period_type", "starts_at", "ends_at", "state"}
+    assert document["scripts"] == {"draft": 0, "submitted": 1, "voting": 0, "selected": 1, "rejected": 0}
+    (one_series,) = document["series"]
+    assert (one_series["title"], one_series["status"]) == ("The Buoy", "pending")
+    assert [episode["partition_key"] for episode in one_series["episodes"]] == [one.partition_key for one in episodes]
+    assert set(one_series["episodes"][0]) == {
+        "id",
+        "episode_number",
+        "partition_key",
+        "status",
+        "variants_done",
+        "variants_wanted",
+        "waiting_for",
+    }
+    assert document["jobs"] == {"pending": 5, "running": 0, "failed": 0}
+    assert document["spend_usd"] == 0.25
+
+
+def test_every_episode_says_where_it_is_and_what_it_waits_for(database: Database, episodes: list[Episode]) -> None:
+    with database.begin() as db:
+        claim_job(db, episodes[0].partition_key, "run-1", LEASE)
+        publish(db, episodes[1])
+        fail(db, episodes[2])
+        fail(db, episodes[3], times=1)
+        document = status(db, NOON)
+    told = document["series"][0]["episodes"]
+    assert [one["status"] for one in told] == ["producing", "completed", "failed", "pending", "pending"]
+    assert [(one["variants_done"], one["variants_wanted"]) for one in told[:2]] == [(0, 4), (1, 1)]
+    waits = [one["waiting_for"] for one in told]
+    assert waits[0] == "run run-1"
+    assert waits[1] is None
+    assert "the voice broke" in waits[2]
+    assert "retry at" in waits[3]
+    assert "the voice broke" in waits[3]
+    assert document["jobs"] == {"pending": 2, "running": 1, "failed": 1}
+
+
+def test_a_pilot_is_completed_by_its_fourth_variant(database: Database, episodes: list[Episode]) -> None:
+    with database.begin() as db:
+        publish(db, episodes[0], variants=3)
+        pilot = status(db, NOON)["series"][0]["episodes"][0]
+        assert (pilot["status"], pilot["variants_done"]) == ("producing", 3)
+        publish(db, episodes[0])
+        pilot = status(db, NOON)["series"][0]["episodes"][0]
+        assert (pilot["status"], pilot["variants_done"], pilot["waiting_for"]) == ("completed", 4, None)
+
+
+@pytest.mark.parametrize(
+    ("completed_failed_claimed", "expected"),
+    [
+        ((0, 0, 0), "pending"),
+        ((0, 0, 1), "producing"),
+        ((0, 1, 0), "producing"),
+        ((1, 0, 0), "active"),
+        ((1, 0, 2), "active"),
+        ((3, 1, 1), "active"),
+        ((4, 1, 0), "failed"),
+        ((0, 5, 0), "failed"),
+        ((5, 0, 0), "completed"),
+    ],
+)
+def test_a_series_is_as_far_as_its_episodes(
+    database: Database, episodes: list[Episode], completed_failed_claimed: tuple[int, int, int], expected: str
+) -> None:
+    completed, failed, claimed = completed_failed_claimed
+    rest = iter(episodes)
+    with database.begin() as db:
+        for episode in islice(rest, completed):
+            publish(db, episode)
+        for episode in islice(rest, failed):
+            fail(db, episode)
+        for episode in islice(rest, claimed):
+            claim_job(db, episode.partition_key, "run-1", LEASE)
+        assert one(db, "SELECT status FROM series_progress") == expected
+
+
+def test_an_episode_without_a_job_points_to_the_repair(database: Database, episodes: list[Episode]) -> None:
+    with database.begin() as db:
+        db.execute(sa.text("DELETE FROM production_jobs WHERE episode_id = :id"), {"id": episodes[4].id})
+        assert "repair" in status(db, NOON)["series"][0]["episodes"][4]["waiting_for"]
