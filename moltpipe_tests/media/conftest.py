@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a hard name to work in; afterwards no temp file and no process may be left."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    folder = tmp_path / "it's a 'cutting' room, 100%d [x]; #1"
+    folder.mkdir()
+    yield folder
+    assert list(scratch.iterdir()) == []
+    assert [path for path in folder.rglob("*") if ".part" in path.name] == []
+    assert [child.name() for child in psutil.Process().children() if "ffmpeg" in child.name()] == []
