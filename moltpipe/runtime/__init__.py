@@ -1,0 +1,1 @@
+"""Embedded Postgres and S3, and the processes of `moltpipe up`."""

@@ -1,0 +1,116 @@
+"""What `moltpipe up` and `moltpipe exec` do at the terminal: wait for an end, pass on signals and statuses.
+
+Here: signals and exit statuses. Not here: what runs (`runtime.stack`), how it is told to the operator (`cli`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+from typing import Self
+
+from moltpipe.runtime.house import open_house
+from moltpipe.runtime.stack import Say, stack
+from moltpipe.settings import Settings
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NOT_EXECUTABLE = 126
+_NOT_FOUND = 127
+_KILLED = 128
+
+
+def run_up(settings: Settings, port: int | None = None, *, say: Say) -> None:
+    """Keep the stack up until SIGINT, SIGTERM or SIGHUP; then end everything, in bounded time.
+
+    Raises:
+        AlreadyUpError, PortTakenError, ServiceError: as `runtime.stack.stack`.
+    """
+    with suppress(KeyboardInterrupt), _interrupted_once(), stack(settings, port, say=say) as running:
+        say(f"moltpipe is up: {running.url} (Ctrl-C ends it)")
+        while True:
+            signal.pause()
+
+
+def exec_program(settings: Settings, argv: Sequence[str]) -> int:
+    """Run a program (not empty) with the services up and the environment set, and give its exit status.
+
+    127 when there is no such program, 126 when it cannot be executed, 128 and the signal's number when it was killed.
+    """
+    with _interrupted_once(), open_house(settings) as house, _Forwarding() as signals:
+        try:
+            # In our own process group: what is typed at the terminal reaches it as if it had been started there.
+            program = subprocess.Popen(list(argv), env=house.environ())  # noqa: S603 - running it is the purpose
+        except FileNotFoundError:
+            sys.stderr.write(f"moltpipe exec: {argv[0]}: not found\n")
+            return _NOT_FOUND
+        except OSError as error:
+            sys.stderr.write(f"moltpipe exec: {argv[0]}: {error.strerror}\n")
+            return _NOT_EXECUTABLE
+        signals.go_to(program)
+        status = program.wait()
+    return status if status >= 0 else _KILLED - status
+
+
+class _Forwarding:
+    """Sends on to a program what was sent to us, for the length of a block."""
+
+    def __init__(self) -> None:
+        self._program: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+
+    def go_to(self, program: subprocess.Popen[bytes]) -> None:
+        """From now on to this program, beginning with what came before it was started."""
+        self._program = program
+        for number in self._early:
+            program.send_signal(number)
+
+    def __enter__(self) -> Self:
+        # Functions, not SIG_IGN: a program would inherit that one and be deaf to Ctrl-C.
+        self._before = {number: signal.signal(number, self._receive) for number in _ENDING}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self._program is None:
+            self._early.append(number)
+        elif number != signal.SIGINT or not _typed_at_our_terminal():
+            self._program.send_signal(number)
+
+
+def _typed_at_our_terminal() -> bool:
+    """Whether a SIGINT is Ctrl-C, which the terminal has sent to the program as well."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Turn the first ending signal into KeyboardInterrupt and ignore the others, so that cleaning up is not cut off."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from moltpipe.runtime.background import ServiceError
+from moltpipe.runtime.stack import AlreadyUpError, PortTakenError, Stack, stack
+from moltpipe.settings import Settings
+from moltpipe_tests.runtime.living import alive
+
+pytestmark = pytest.mark.e2e
+
+_DEFINITIONS = """
+import time
+import dagster as dg
+
+@dg.asset
+def quick() -> int:
+    return 1
+
+@dg.asset
+def slow() -> None:
+    time.sleep(120)
+
+defs = dg.Definitions(
+    assets=[quick, slow], jobs=[dg.define_asset_job("q", [quick]), dg.define_asset_job("s", [slow])]
+)
+"""
+
+_LAUNCH = """mutation ($job: String!) { launchRun(executionParams: {
+  selector: {repositoryLocationName: "moltpipe", repositoryName: "__repository__", jobName: $job} runConfigData: {}
+}) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+
+_STATUS = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"""
+
+_UP = """
+import sys
+from pathlib import Path
+from moltpipe.runtime.stack import stack
+from moltpipe.settings import Settings
+with stack(Settings(data_dir=Path(sys.argv[1])), module="toy_definitions", say=print) as up:
+    print(up.url, *up.pids.values(), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _toy_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy_definitions.py").write_text(_DEFINITIONS)
+    (tmp_path / "broken_definitions.py").write_text("raise ValueError('spoilt on purpose')")
+    paths = [str(tmp_path), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", database_url=None, s3_endpoint_url=None)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def up(settings: Settings, said: list[str]) -> Iterator[Stack]:
+    with stack(settings, module="toy_definitions", say=said.append) as running:
+        yield running
+
+
+def _await(condition: Callable[[], object], within_s: float = 60) -> None:
+    until = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.1)
+
+
+def _launch(running: Stack, job: str) -> str:
+    answer = running.graphql(_LAUNCH, {"job": job})["launchRun"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    run_id: str = answer["run"]["runId"]
+    return run_id
+
+
+def _status(running: Stack, run_id: str) -> str:
+    status: str = running.graphql(_STATUS, {"id": run_id})["runOrError"]["status"]
+    return status
+
+
+def _service_pids(settings: Settings) -> list[int]:
+    remembered: dict[str, Any] = json.loads((settings.data_dir / "services.json").read_text())
+    return [remembered[name]["pid"] for name in ("postgres", "s3")]
+
+
+def test_a_run_succeeds_and_afterwards_nothing_is_left(settings: Settings) -> None:
+    with stack(settings, module="toy_definitions") as running:
+        run_id = _launch(running, "q")
+        _await(lambda: _status(running, run_id) == "SUCCESS")
+        pids = [*running.pids.values(), *_service_pids(settings)]
+        assert len(pids) == 5
+        assert all(alive(pid) for pid in pids)
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_each_process_that_is_killed_comes_back_with_a_message(up: Stack, said: list[str]) -> None:
+    before = up.pids
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    _await(lambda: len(set(up.pids.values()) - set(before.values())) == 3)
+    for name in before:
+        assert any(name in line and "again" in line for line in said)
+    _await(lambda: _answers(up))
+    run_id = _launch_when_loaded(up, "q")
+    _await(lambda: _status(up, run_id) == "SUCCESS")
+
+
+def _answers(running: Stack) -> bool:
+    try:
+        return httpx.get(f"{running.url}/server_info").is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _launch_when_loaded(running: Stack, job: str) -> str:
+    answer: dict[str, Any] = {}
+
+    def launched() -> bool:
+        answer.update(running.graphql(_LAUNCH, {"job": job})["launchRun"])
+        return bool(answer["__typename"] == "LaunchRunSuccess")
+
+    _await(launched)
+    return str(answer["run"]["runId"])
+
+
+def test_services_that_are_killed_under_a_stack_come_back(up: Stack, settings: Settings) -> None:
+    before = _service_pids(settings)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    _await(lambda: len([pid for pid in _service_pids(settings) if pid not in before and alive(pid)]) == 2)
+    run_id = _launch_when_loaded(up, "q")
+    _await(lambda: _status(up, run_id) == "SUCCESS")
+
+
+def test_a_second_stack_on_the_same_folder_is_refused_with_the_address_of_the_first(
+    up: Stack, settings: Settings
+) -> None:
+    with pytest.raises(AlreadyUpError, match=up.url), stack(settings, module="toy_definitions"):
+        pass
+
+
+def test_nothing_survives_a_killed_stack_but_the_services_and_the_next_one_joins_them(
+    settings: Settings,
+) -> None:
+    killed = subprocess.Popen(
+        [sys.executable, "-c", _UP, str(settings.data_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert killed.stdout is not None
+    _, *pids = killed.stdout.readline().split()
+    services = _service_pids(settings)
+    killed.kill()
+    killed.wait()
+    with stack(settings, module="toy_definitions") as running:
+        assert not any(alive(int(pid)) for pid in pids), "two daemons at once"
+        assert _service_pids(settings) == services
+        run_id = _launch(running, "q")
+        _await(lambda: _status(running, run_id) == "SUCCESS")
+
+
+def test_a_long_run_does_not_hold_up_the_end(settings: Settings) -> None:
+    with stack(settings, module="toy_definitions") as running:
+        run_id = _launch(running, "s")
+        _await(lambda: _status(running, run_id) == "STARTED")
+        workers = [child.pid for child in psutil.Process(running.pids["code-server"]).children(recursive=True)]
+        ending = time.monotonic()
+    assert time.monotonic() - ending < 40
+    assert workers
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_a_taken_port_is_refused_before_anything_is_started(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTakenError, match=str(port)), stack(settings, port, module="toy_definitions"):
+            pass
+    assert not (settings.data_dir / "services.json").exists()
+
+
+def test_definitions_that_do_not_load_are_named_with_their_error(settings: Settings) -> None:
+    with (
+        pytest.raises(ServiceError, match="spoilt on purpose"),
+        stack(settings, module="broken_definitions"),
+    ):
+        pass
+    assert not any(alive(pid) for pid in _service_pids(settings))
