@@ -1,0 +1,51 @@
+"""The front door: all that Dagster sees, built in one function.
+
+`build_definitions(overrides)` is the seam for tests and special deployments: any resource can be replaced.
+"""
+
+import dagster as dg
+
+from moltpipe.defs.clips import clips
+from moltpipe.defs.dispatch import production_sensor
+from moltpipe.defs.episodes import produce_episode, stitched_episode
+from moltpipe.defs.integrity import INTEGRITY_CHECKS, check_integrity, integrity_schedule
+from moltpipe.defs.resources import resources
+from moltpipe.defs.scripts import episode_script
+from moltpipe.defs.voiceovers import voiceover
+from moltpipe.defs.voting import (
+    LIMITED_SERIES,
+    SCRIPTS,
+    VOTES,
+    VOTING_PERIODS,
+    close_voting_period,
+    next_period_schedule,
+    period_sensor,
+    voting_outcome,
+)
+
+
+def build_definitions(overrides: dict[str, object] | None = None) -> dg.Definitions:
+    """Everything of moltpipe, with `overrides` in place of resources of the same name."""
+    return dg.Definitions(
+        assets=[
+            SCRIPTS,
+            VOTES,
+            VOTING_PERIODS,
+            LIMITED_SERIES,
+            voting_outcome,
+            episode_script,
+            voiceover,
+            clips,
+            stitched_episode,
+        ],
+        asset_checks=INTEGRITY_CHECKS,
+        jobs=[close_voting_period, produce_episode, check_integrity],
+        sensors=[period_sensor, production_sensor],
+        schedules=[next_period_schedule, integrity_schedule],
+        resources=resources() | (overrides or {}),
+        # One process per run: every further process costs seconds of CPU, and the work inside is asyncio and FFmpeg.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

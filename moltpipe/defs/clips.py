@@ -1,0 +1,56 @@
+"""Clips: the takes of an episode, one for every shot of every variant."""
+
+import dagster as dg
+
+from moltpipe.defs.config import Production
+from moltpipe.defs.partitions import EPISODES
+from moltpipe.defs.reports import Metadata, cost, link, table
+from moltpipe.defs.scripts import episode_script
+from moltpipe.defs.voiceovers import voiceover
+from moltpipe.production.filming import Filming, film_shots
+from moltpipe.production.line import Line
+from moltpipe.production.work import work_on
+
+
+@dg.asset(
+    partitions_def=EPISODES,
+    deps=[episode_script, voiceover],
+    group_name="production",
+    kinds={"ffmpeg", "s3", "postgres"},
+    owners=["team:studio"],
+)
+async def clips(
+    context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]
+) -> dg.MaterializeResult[None]:
+    """One conformed take for every shot of every variant: four variants for a pilot, one for the others."""
+    async with work_on(line, context.partition_key, process_uuid=context.run_id) as work:
+        filming = await film_shots(work, regenerate=config.regenerate)
+    return dg.MaterializeResult(metadata=_report(filming, line))
+
+
+def _report(filming: Filming, line: Line) -> Metadata:
+    takes = filming.production.takes
+    numbers = {shot.id: shot.number for shot in filming.production.shots}
+    ordered = sorted(takes.values(), key=lambda take: (take.variant_number, numbers[take.shot_id]))
+    report: Metadata = {
+        "takes": table(
+            [
+                {
+                    "variant": take.variant_number,
+                    "shot": numbers[take.shot_id],
+                    "take": take.take_number,
+                    "seconds": take.duration_seconds,
+                    "bytes": take.media.bytes,
+                    "key": take.media.key,
+                }
+                for take in ordered
+            ]
+        ),
+        "filmed_now": dg.MetadataValue.int(len(filming.filmed_now)),
+        "take_count": dg.MetadataValue.int(len(takes)),
+        "engine": dg.MetadataValue.text(filming.engine),
+        "cost_usd": cost(filming.cost_usd),
+    }
+    if ordered:
+        report["first_take"] = link(line.media_url, ordered[0].media.key)
+    return report

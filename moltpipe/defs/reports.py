@@ -1,0 +1,60 @@
+"""What the operator reads on a partition: a table, a picture, a link, a cost, in that order.
+
+Here: turning what a stage did into Dagster metadata. Not here: signed links, because metadata is kept for
+ever and a signature is a secret; a link goes through `MOLTPIPE_MEDIA_URL`, where one is set.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from urllib.parse import quote
+
+import dagster as dg
+import pandas as pd
+from PIL.Image import Image
+
+Cell = str | int | float | bool | None
+Metadata = dict[str, dg.MetadataValue]
+
+
+def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
+    """Rows as a table with typed columns. No rows make a table that says so."""
+    if not rows:
+        return dg.MetadataValue.text("none")
+    frame = pd.DataFrame([dict(row) for row in rows]).convert_dtypes()
+    columns = [dg.TableColumn(str(name), _column_type(kind)) for name, kind in frame.dtypes.items()]
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord({key: _plain(value) for key, value in row.items()}) for row in rows],
+        schema=dg.TableSchema(columns=columns),
+    )
+
+
+def _column_type(kind: object) -> str:
+    names = {"Int64": "int", "Float64": "float", "boolean": "bool"}
+    return names.get(str(kind), "string")
+
+
+def _plain(value: Cell) -> Cell:
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def picture(image: Image, *, alt: str, width: int = 160) -> dg.MetadataValue:
+    """A small JPEG inside the event: events are kept for ever, so it stays under some ten kilobytes."""
+    small = image.convert("RGB")
+    small.thumbnail((width, width * 2))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=70, optimize=True)
+    return dg.MetadataValue.md(f"![{alt}](data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()})")
+
+
+def link(media_url: str | None, key: str) -> dg.MetadataValue:
+    """A link that opens the object in a browser, or its key where no media address is set."""
+    if media_url is None:
+        return dg.MetadataValue.text(key)
+    return dg.MetadataValue.url(f"{media_url.rstrip('/')}/{quote(key)}")
+
+
+def cost(amount: Decimal) -> dg.MetadataValue:
+    """US dollars as a number, which Dagster plots over the partitions."""
+    return dg.MetadataValue.float(float(amount))

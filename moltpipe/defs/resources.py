@@ -1,0 +1,52 @@
+"""What assets, checks and sensors are given: the ledger and the production line.
+
+Here: how both are opened from the settings. Nothing connects at import or when definitions load.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster_aws.s3 import S3Resource
+
+from moltpipe.ledger.database import Database
+from moltpipe.production.line import Line, open_line
+from moltpipe.settings import Settings, load_settings
+from moltpipe.store import Store
+
+
+def _database_url(settings: Settings) -> str:
+    if settings.database_url is None:
+        raise dg.DagsterInvariantViolationError(
+            "MOLTPIPE_DATABASE_URL is not set: start Dagster through `moltpipe up` or `moltpipe exec -- …`"
+        )
+    return settings.database_url.get_secret_value()
+
+
+@dg.resource(description="The record in Postgres, for what needs nothing else: sensors, schedules and checks.")
+def ledger(_context: dg.InitResourceContext) -> Iterator[Database]:
+    """A small pool; nothing connects before the first transaction."""
+    database = Database(_database_url(load_settings()))
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
+@dg.resource(
+    required_resource_keys={"s3"},
+    description="The production line: ledger, store, engines and house profile.",
+)
+def line(context: dg.InitResourceContext) -> Iterator[Line]:
+    """Opened for one run, its scratch space cleared afterwards."""
+    settings = load_settings()
+    with open_line(settings, Store(settings.s3_bucket, context.resources.s3)) as opened:
+        yield opened
+
+
+def resources() -> dict[str, object]:
+    """The resources of a deployment. Credentials and region come from the usual `AWS_*` environment."""
+    return {
+        "s3": S3Resource(endpoint_url=dg.EnvVar("MOLTPIPE_S3_ENDPOINT_URL"), max_attempts=5),
+        "ledger": ledger,
+        "line": line,
+    }

@@ -1,0 +1,83 @@
+"""The script stage: five different episodes, and the poster of the series.
+
+The pilot's shots are what the agent submitted; the screenwriter engine writes the other four. The old
+system enqueued the pilot's shots five times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from decimal import Decimal
+from uuid import UUID
+
+from moltpipe.engines.protocols import EpisodeRequest
+from moltpipe.ledger import calls as ledger_calls
+from moltpipe.ledger.shots import write_shots
+from moltpipe.production.calls import Subject, call
+from moltpipe.production.posters import ensure_poster
+from moltpipe.production.work import Work
+from moltpipe.studio.records import Production, Shot
+from moltpipe.studio.screenplay import EpisodeScript, PilotScript
+
+
+@dataclass(frozen=True)
+class Screenplay:
+    """What the stage did: the episode's shots, and whether they were written now."""
+
+    production: Production
+    shots: tuple[Shot, ...]
+    written_now: bool
+    engine: str
+    cost_usd: Decimal
+
+
+async def write_episode(work: Work, *, regenerate: bool) -> Screenplay:
+    """Give the episode its shots. What is written stays, unless it is to be written again.
+
+    Raises:
+        ShotsInUse: the script is to be written again, but media was made from it already.
+        EngineError: the screenwriter failed.
+    """
+    production = work.production
+    if production.episode.number == 1:
+        await asyncio.to_thread(ensure_poster, work.line, production.series)
+    if production.shots and not regenerate:
+        return Screenplay(work.reload(), production.shots, written_now=False, engine="", cost_usd=Decimal(0))
+
+    pilot = PilotScript.model_validate(production.series.script_data)
+    if production.episode.number == 1:
+        script = EpisodeScript(episode_number=1, title=production.episode.title, shots=pilot.shots)
+        shots = await asyncio.to_thread(_record, work, script, regenerate=regenerate)
+        return Screenplay(work.reload(), shots, written_now=True, engine="pilot script", cost_usd=Decimal(0))
+
+    engine = work.line.crew.screenwriter
+    request = EpisodeRequest(
+        title=production.series.title,
+        logline=production.series.logline,
+        genre=production.series.genre,
+        arc=pilot.arc,
+        bible=pilot.series_bible,
+        pilot_shots=pilot.shots,
+        episode_number=production.episode.number,
+    )
+    answer = await call(
+        work.line,
+        engine,
+        "write",
+        request,
+        subject=Subject(of=production.episode.id),
+        process_uuid=work.claim.process_uuid,
+    )
+    shots = await asyncio.to_thread(
+        _record, work, answer.result.script, regenerate=regenerate, answer_to=answer.call_id
+    )
+    return Screenplay(work.reload(), shots, True, engine.name, engine.quote(request).cost_usd)
+
+
+def _record(work: Work, script: EpisodeScript, *, regenerate: bool, answer_to: UUID | None = None) -> tuple[Shot, ...]:
+    with work.line.database.begin() as db:
+        shots = write_shots(db, work.claim, script, replace=regenerate)
+        if answer_to is not None:
+            ledger_calls.mark_ingested(db, answer_to)
+        return shots

@@ -1,0 +1,121 @@
+"""Working on one episode: the claim, its heartbeat, and how the work ends.
+
+Here: the frame around every stage. Not here: what a stage does. The incident behind it: in the old
+systems a job that was in progress when its process died stayed so for ever, and a stale callback wrote
+over the result of a newer run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from moltpipe.ledger import jobs
+from moltpipe.ledger.jobs import Superseded
+from moltpipe.ledger.production import load_production
+from moltpipe.production.line import Line
+from moltpipe.studio.records import Claim, Production
+
+
+@dataclass(frozen=True)
+class Work:
+    """One episode in work: the right to write for it, and what the ledger knew when work began."""
+
+    line: Line
+    claim: Claim
+    production: Production
+
+    def reload(self) -> Production:
+        """What the ledger knows now."""
+        return _load(self.line, self.claim)
+
+
+@asynccontextmanager
+async def work_on(line: Line, partition_key: str, *, process_uuid: str) -> AsyncIterator[Work]:
+    """Claim the episode's production job for this process and keep the lease alive while the body runs.
+
+    A body that ends well completes the job when every wanted variant is published, and else leaves it
+    resting, owned by this process, so that the next stage of the same run goes on. A body that raises gives
+    the job back with backoff. A body whose job was taken over is cancelled and writes nothing more.
+
+    Raises:
+        UnknownEpisode: no episode has this partition key.
+        JobHeld: another process is at work on the episode.
+        Superseded: another process took the job over while the body ran.
+    """
+    claim = await asyncio.to_thread(_claim, line, partition_key, process_uuid)
+    body = asyncio.current_task()
+    if body is None:
+        raise RuntimeError("work_on needs to run in a task")
+    heartbeat = asyncio.create_task(_beat(line, claim, body))
+    try:
+        yield Work(line=line, claim=claim, production=await asyncio.to_thread(_load, line, claim))
+    except asyncio.CancelledError as cancelled:
+        if heartbeat.done() and isinstance(heartbeat.exception(), Superseded):
+            raise Superseded(partition_key, process_uuid) from cancelled
+        await _end(heartbeat)
+        await asyncio.to_thread(_release, line, claim)
+        raise
+    except Superseded:
+        await _end(heartbeat)
+        raise
+    except Exception as error:
+        await _end(heartbeat)
+        await asyncio.to_thread(_fail, line, claim, f"{type(error).__name__}: {error}")
+        raise
+    else:
+        await _end(heartbeat)
+        await asyncio.to_thread(_settle, line, claim)
+
+
+def _claim(line: Line, partition_key: str, process_uuid: str) -> Claim:
+    with line.database.begin() as db:
+        return jobs.claim_job(db, partition_key, process_uuid, line.lease)
+
+
+def _load(line: Line, claim: Claim) -> Production:
+    """In a transaction after the claim's, so that an episode that cannot be read counts as a failed attempt."""
+    with line.database.begin() as db:
+        return load_production(db, claim.partition_key)
+
+
+def _fail(line: Line, claim: Claim, error: str) -> None:
+    with line.database.begin() as db:
+        jobs.fail_job(db, claim, error, datetime.now(UTC))
+
+
+def _release(line: Line, claim: Claim) -> None:
+    with line.database.begin() as db:
+        jobs.release_job(db, claim)
+
+
+def _settle(line: Line, claim: Claim) -> None:
+    """Complete the job when every wanted variant is published, else let it rest for the run's next stage."""
+    with line.database.begin() as db:
+        production = load_production(db, claim.partition_key)
+        if len(production.variants) >= production.episode.variants_wanted:
+            jobs.complete_job(db, claim)
+        else:
+            jobs.rest_job(db, claim)
+
+
+async def _end(heartbeat: asyncio.Task[None]) -> None:
+    """Before the job is given back: a beat that came after would find it gone and cancel a body that succeeded."""
+    heartbeat.cancel()
+    await asyncio.gather(heartbeat, return_exceptions=True)
+
+
+async def _beat(line: Line, claim: Claim, body: asyncio.Task[object]) -> None:
+    while True:
+        await asyncio.sleep(line.heartbeat.total_seconds())
+        if not await asyncio.to_thread(_heartbeat, line, claim):
+            body.cancel()
+            raise Superseded(claim.partition_key, claim.process_uuid)
+
+
+def _heartbeat(line: Line, claim: Claim) -> bool:
+    with line.database.begin() as db:
+        return jobs.heartbeat(db, claim)

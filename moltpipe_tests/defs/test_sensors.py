@@ -1,0 +1,192 @@
+"""Sensors and schedules on a real instance and a real ledger."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from moltpipe.defs.dispatch import production_sensor
+from moltpipe.defs.integrity import integrity_schedule
+from moltpipe.defs.partitions import EPISODES_NAME, PERIODS_NAME
+from moltpipe.defs.runs import PARTITION_TAG
+from moltpipe.defs.voting import next_period_schedule, period_sensor, voting_outcome
+from moltpipe.ledger.database import Database, DatabaseUnavailable
+from moltpipe.ledger.jobs import claim_job, load_jobs
+from moltpipe.ledger.periods import create_period, list_periods, open_due_periods
+from moltpipe.studio.keys import period_key
+from moltpipe.studio.records import Period
+from moltpipe_tests.stories import LEASE, a_series, closed_vote
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as made:
+        yield made
+
+
+def tick_periods(instance: dg.DagsterInstance, database: Database) -> dg.SensorResult | dg.SkipReason:
+    context = dg.build_sensor_context(instance=instance, resources={"ledger": database})
+    answer = period_sensor(context)
+    assert isinstance(answer, dg.SensorResult | dg.SkipReason)
+    return answer
+
+
+def tick_production(instance: dg.DagsterInstance, database: Database) -> dg.SensorResult | dg.SkipReason:
+    context = dg.build_sensor_context(instance=instance, resources={"ledger": database})
+    answer = production_sensor(context)
+    assert isinstance(answer, dg.SensorResult | dg.SkipReason)
+    return answer
+
+
+def requested(answer: dg.SensorResult | dg.SkipReason) -> list[tuple[str | None, str | None]]:
+    assert isinstance(answer, dg.SensorResult), answer
+    return [(request.partition_key, request.run_key) for request in answer.run_requests or []]
+
+
+def requested_keys(answer: dg.SensorResult | dg.SkipReason) -> list[str | None]:
+    return [key for key, _ in requested(answer)]
+
+
+def ended_period(database: Database) -> Period:
+    now = datetime.now(UTC)
+    with database.begin() as db:
+        return create_period(db, "agent_voting", now - timedelta(hours=2), now - timedelta(hours=1))
+
+
+def test_a_period_that_is_over_is_asked_for(instance: dg.DagsterInstance, database: Database) -> None:
+    period = ended_period(database)
+    assert requested(tick_periods(instance, database)) == [(period_key(period), f"{period_key(period)}:0")]
+
+
+def test_the_same_tick_twice_asks_for_the_same_run(instance: dg.DagsterInstance, database: Database) -> None:
+    ended_period(database)
+    assert requested(tick_periods(instance, database)) == requested(tick_periods(instance, database))
+
+
+def test_a_period_of_next_week_is_left_alone(instance: dg.DagsterInstance, database: Database) -> None:
+    now = datetime.now(UTC)
+    with database.begin() as db:
+        create_period(db, "agent_voting", now + timedelta(days=7), now + timedelta(days=14))
+    assert isinstance(tick_periods(instance, database), dg.SkipReason)
+    with database.begin() as db:
+        assert [(p.is_active, p.is_processed) for p in list_periods(db)] == [(False, False)]
+
+
+def test_a_closing_under_way_is_not_asked_for_again(instance: dg.DagsterInstance, database: Database) -> None:
+    period = ended_period(database)
+    create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: period_key(period)})
+    assert isinstance(tick_periods(instance, database), dg.SkipReason)
+
+
+def test_a_sensor_that_cannot_read_the_ledger_fails_its_tick(instance: dg.DagsterInstance) -> None:
+    nowhere = Database("postgresql://nobody@127.0.0.1:1/nothing")
+    with pytest.raises(DatabaseUnavailable):
+        tick_periods(instance, nowhere)
+    with pytest.raises(DatabaseUnavailable):
+        tick_production(instance, nowhere)
+
+
+def test_closing_makes_five_jobs_that_become_five_runs(instance: dg.DagsterInstance, database: Database) -> None:
+    period = closed_vote(database)
+    instance.add_dynamic_partitions(PERIODS_NAME, [period_key(period)])
+    result = dg.materialize(
+        [voting_outcome], partition_key=period_key(period), instance=instance, resources={"ledger": database}
+    )
+    assert result.success
+    keys = {key for key, _ in requested(tick_production(instance, database))}
+    assert len(keys) == 5
+    assert set(instance.get_dynamic_partitions(EPISODES_NAME)) == keys
+
+
+def test_materializing_a_period_before_its_end_is_refused(instance: dg.DagsterInstance, database: Database) -> None:
+    now = datetime.now(UTC)
+    with database.begin() as db:
+        period = create_period(db, "agent_voting", now - timedelta(minutes=1), now + timedelta(days=1))
+        open_due_periods(db, now)
+    instance.add_dynamic_partitions(PERIODS_NAME, [period_key(period)])
+    result = dg.materialize(
+        [voting_outcome],
+        partition_key=period_key(period),
+        instance=instance,
+        resources={"ledger": database},
+        raise_on_error=False,
+    )
+    assert not result.success
+    with database.begin() as db:
+        assert not list_periods(db)[0].is_processed
+
+
+def test_a_job_with_a_live_run_is_not_started_twice(instance: dg.DagsterInstance, database: Database) -> None:
+    episodes = a_series(database)
+    create_run_for_test(instance, status=dg.DagsterRunStatus.STARTING, tags={PARTITION_TAG: episodes[0].partition_key})
+    keys = [key for key, _ in requested(tick_production(instance, database))]
+    assert keys == [episode.partition_key for episode in episodes[1:]]
+
+
+def test_a_run_that_was_terminated_gives_its_job_back(instance: dg.DagsterInstance, database: Database) -> None:
+    episode = a_series(database)[0]
+    run = create_run_for_test(
+        instance, status=dg.DagsterRunStatus.CANCELED, tags={PARTITION_TAG: episode.partition_key}
+    )
+    with database.begin() as db:
+        claim_job(db, episode.partition_key, run.run_id, LEASE)
+    tick_production(instance, database)
+    with database.begin() as db:
+        job = next(job for job in load_jobs(db) if job.partition_key == episode.partition_key)
+    assert job.process_uuid is None
+    assert job.attempt_count == 1
+    assert "CANCELED" in (job.last_error or "")
+
+
+def test_a_run_that_died_between_stages_is_ended_and_replaced(
+    instance: dg.DagsterInstance, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episode = a_series(database)[0]
+    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: episode.partition_key})
+    with database.begin() as db:
+        claim_job(db, episode.partition_key, run.run_id, LEASE)
+    monkeypatch.setenv("MOLTPIPE_LEASE_S", "1")
+    monkeypatch.setenv("MOLTPIPE_HEARTBEAT_S", "0.5")
+    # The lease is one second and nobody beats: the tick after it has run out takes the job back.
+    deadline = datetime.now(UTC) + timedelta(seconds=20)
+    while episode.partition_key not in requested_keys(tick_production(instance, database)):
+        assert datetime.now(UTC) < deadline
+    ended = instance.get_run_by_id(run.run_id)
+    assert ended is not None
+    assert ended.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_fails_at_the_door_counts_as_an_attempt(instance: dg.DagsterInstance, database: Database) -> None:
+    """Its resources did not open, so it never claimed the job: without the count it would be started for ever."""
+    episode = a_series(database)[0]
+    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: episode.partition_key})
+    instance.report_run_failed(run)
+    for _ in range(2):
+        assert episode.partition_key not in requested_keys(tick_production(instance, database))
+    with database.begin() as db:
+        job = next(job for job in load_jobs(db) if job.partition_key == episode.partition_key)
+    assert job.attempt_count == 1
+    assert job.available_at > datetime.now(UTC)
+
+
+def test_the_schedule_keeps_one_period_ahead(instance: dg.DagsterInstance, database: Database) -> None:
+    for _ in range(2):
+        with dg.build_schedule_context(instance=instance, resources={"ledger": database}) as context:
+            next_period_schedule(context)
+    with database.begin() as db:
+        periods = list_periods(db)
+    assert len(periods) == 1
+    assert periods[0].starts_at > datetime.now(UTC)
+    assert instance.get_dynamic_partitions(PERIODS_NAME) == [period_key(periods[0])]
+
+
+def test_the_integrity_schedule_records_every_check(instance: dg.DagsterInstance, database: Database) -> None:
+    with dg.build_schedule_context(instance=instance, resources={"ledger": database}) as context:
+        integrity_schedule(context)
+    key = dg.AssetCheckKey(dg.AssetKey("scripts"), "selected_scripts_have_series")
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+    evaluation = latest[key].event
+    assert evaluation is not None
+    assert "selected_scripts_have_series" in str(evaluation)
