@@ -1,0 +1,35 @@
+"""`moltpipe up` and `moltpipe exec`: the processes, and any program beside them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from moltpipe.cli.report import progress
+from moltpipe.runtime.foreground import exec_program, run_up
+from moltpipe.settings import load_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(name="up")(up)
+    app.command(
+        name="exec",
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    )(exec_)
+
+
+def up(
+    port: Annotated[int | None, typer.Option(help="Port of the UI on loopback.", min=1, max=65535)] = None,
+) -> None:
+    """Start embedded services where no URL is set, migrate, and run webserver and daemon until Ctrl-C."""
+    run_up(load_settings(), port, say=lambda line: progress.print(line, markup=False, highlight=False, soft_wrap=True))
+
+
+def exec_(
+    program: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The program and its arguments.")],
+) -> None:
+    """Run a program with the services up and the environment set, and pass on its exit status."""
+    sys.exit(exec_program(load_settings(), program))
