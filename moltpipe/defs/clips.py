@@ -46,11 +46,12 @@ def _report(filming: Filming, line: Line) -> Metadata:
                 for take in ordered
             ]
         ),
+    }
+    if ordered:
+        report["first_take"] = link(line.media_url, ordered[0].media.key)
+    return report | {
         "filmed_now": dg.MetadataValue.int(len(filming.filmed_now)),
         "take_count": dg.MetadataValue.int(len(takes)),
         "engine": dg.MetadataValue.text(filming.engine),
         "cost_usd": cost(filming.cost_usd),
     }
-    if ordered:
-        report["first_take"] = link(line.media_url, ordered[0].media.key)
-    return report

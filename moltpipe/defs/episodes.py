@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import asdict
 
 import dagster as dg
+from PIL.Image import Image
 
 from moltpipe.defs.clips import clips
 from moltpipe.defs.config import Production
@@ -35,12 +36,10 @@ async def stitched_episode(
     async with work_on(line, context.partition_key, process_uuid=context.run_id) as work:
         cutting = await cut_variants(work, regenerate=config.regenerate)
         thumbnail = await asyncio.to_thread(preview, line, cutting.production)
-    return dg.MaterializeResult(
-        metadata=_report(cutting, line) | {"thumbnail": picture(thumbnail, alt="thumbnail", width=240)}
-    )
+    return dg.MaterializeResult(metadata=_report(cutting, thumbnail, line))
 
 
-def _report(cutting: Cutting, line: Line) -> Metadata:
+def _report(cutting: Cutting, thumbnail: Image, line: Line) -> Metadata:
     variants = [variant for _, variant in sorted(cutting.production.variants.items())]
     report: Metadata = {
         "variants": table(
@@ -55,18 +54,20 @@ def _report(cutting: Cutting, line: Line) -> Metadata:
                 for variant in variants
             ]
         ),
+        "thumbnail": picture(thumbnail, alt="thumbnail", width=240),
         "delivery": table(
             [
                 {"variant": cut.variant.variant_number, "lufs": cut.loudness.after_lufs} | asdict(cut.delivery)
                 for cut in cutting.cut_now
             ]
         ),
-        "cut_now": dg.MetadataValue.int(len(cutting.cut_now)),
-        "duration_seconds": dg.MetadataValue.float(max(variant.duration_seconds for variant in variants)),
     }
     for variant in variants:
         report[f"variant_{variant.variant_number}"] = link(line.media_url, variant.video.key)
-    return report
+    return report | {
+        "cut_now": dg.MetadataValue.int(len(cutting.cut_now)),
+        "duration_seconds": dg.MetadataValue.float(max(variant.duration_seconds for variant in variants)),
+    }
 
 
 produce_episode = dg.define_asset_job(

@@ -3,6 +3,7 @@
 import asyncio
 
 import dagster as dg
+from PIL.Image import Image
 
 from moltpipe.defs.config import Production
 from moltpipe.defs.partitions import EPISODES
@@ -29,10 +30,10 @@ async def episode_script(
     async with work_on(line, context.partition_key, process_uuid=context.run_id) as work:
         screenplay = await write_episode(work, regenerate=config.regenerate)
         image = await asyncio.to_thread(poster, screenplay.production.series)
-    return dg.MaterializeResult(metadata=_report(screenplay, line) | {"poster": picture(image, alt="poster")})
+    return dg.MaterializeResult(metadata=_report(screenplay, image, line))
 
 
-def _report(screenplay: Screenplay, line: Line) -> Metadata:
+def _report(screenplay: Screenplay, image: Image, line: Line) -> Metadata:
     series = screenplay.production.series
     shots = screenplay.shots
     report: Metadata = {
@@ -40,23 +41,22 @@ def _report(screenplay: Screenplay, line: Line) -> Metadata:
             [
                 {
                     "shot": shot.number,
+                    "seconds": shot.duration_seconds,
                     "camera": shot.prompt.camera,
                     "scene": shot.prompt.scene,
-                    "sound": shot.audio.type.value,
-                    "line": spoken.text if (spoken := spoken_line(shot.audio)) else "",
-                    "clip_s": shot.gen_clip_seconds,
-                    "shot_s": shot.duration_seconds,
-                    "extend": shot.strategy.value,
+                    "line": spoken.text if (spoken := spoken_line(shot.audio)) else f"({shot.audio.type.value})",
                 }
                 for shot in shots
             ]
         ),
+        "poster": picture(image, alt="poster"),
+    }
+    if series.poster_key is not None:
+        report["poster_link"] = link(line.media_url, series.poster_key)
+    return report | {
         "series": dg.MetadataValue.text(series.title),
         "shot_count": dg.MetadataValue.int(len(shots)),
         "duration_seconds": dg.MetadataValue.float(sum(shot.duration_seconds for shot in shots)),
         "written_now": dg.MetadataValue.bool(screenplay.written_now),
         "cost_usd": cost(screenplay.cost_usd),
     }
-    if series.poster_key is not None:
-        report["poster_link"] = link(line.media_url, series.poster_key)
-    return report

@@ -107,10 +107,24 @@ def add_missing(instance: dg.DagsterInstance, definition: str, keys: list[str]) 
 
 def _report(period: Period, outcome: Outcome) -> Metadata:
     return {
-        "tally": table([row.model_dump(mode="json") for row in outcome.ranking]),
-        "winners": dg.MetadataValue.int(len(outcome.winners)),
-        "votes": dg.MetadataValue.int(sum(row.upvotes + row.downvotes for row in outcome.ranking)),
+        "tally": table(
+            [
+                {
+                    "genre": row.genre,
+                    "rank": row.rank,
+                    "title": row.title,
+                    "agent": row.agent_name,
+                    "score": row.score,
+                    "up": row.upvotes,
+                    "down": row.downvotes,
+                    "became": row.fate.value,
+                }
+                for row in outcome.ranking
+            ]
+        ),
         "outcome": dg.MetadataValue.text(outcome.summary),
+        "winners": dg.MetadataValue.int(len(outcome.winners)),
+        "votes": dg.MetadataValue.int(outcome.votes),
         "ended": dg.MetadataValue.timestamp(period.ends_at),
     }
 
@@ -135,7 +149,8 @@ def period_sensor(
     now = datetime.now(UTC)
     with ledger.begin() as db:
         open_due_periods(db, now)
-        due = [period_key(period) for period in periods_to_close(list_periods(db), now)]
+        over = periods_to_close(list_periods(db), now)
+    due = [period_key(period) for period in over if period.period_type == "agent_voting"]
     if not due:
         return dg.SkipReason("no voting period is over")
     closings = closings_to_request(due, runs_in_flight(context.instance, due), past_runs(context.instance, due), now)

@@ -12,7 +12,7 @@ class MediaError(Exception):
     """A file could not be read, made or joined. The text says which file, what was expected and what came."""
 
 
-class DeliveryRefused(MediaError):  # noqa: N818 -- the word of the house: the gate refuses a delivery
+class DeliveryRefused(MediaError):
     """A finished cut breaks at least one rule of delivery. `failures` lists every broken rule, one sentence each."""
 
     def __init__(self, path: Path, failures: tuple[str, ...]) -> None:

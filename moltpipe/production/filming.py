@@ -20,6 +20,7 @@ from moltpipe.production.work import Work
 from moltpipe.studio.keys import take_key
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.records import Production, Shot, Take
+from moltpipe.studio.timing import clip_seconds
 from moltpipe.studio.variants import seed, style_suffix
 
 
@@ -67,6 +68,7 @@ async def film_shots(work: Work, *, regenerate: bool) -> Filming:
 
 def take_request(production: Production, shot: Shot, variant_number: int, profile: Profile) -> TakeRequest:
     """The request for a shot's next take in one variant."""
+    voice = production.voiceovers.get(shot.id)
     return TakeRequest(
         series_title=production.series.title,
         episode_number=production.episode.number,
@@ -78,7 +80,7 @@ def take_request(production: Production, shot: Shot, variant_number: int, profil
         poster=production.series.poster_spec,
         variant_number=variant_number,
         style_suffix=style_suffix(variant_number, production.episode.variants_wanted),
-        seconds=shot.gen_clip_seconds,
+        seconds=clip_seconds(shot, voice.duration_seconds if voice else None, profile),
         width=profile.width,
         height=profile.height,
         rate=profile.rate,

@@ -9,16 +9,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
 from moltpipe.runtime.house import open_house
+from moltpipe.runtime.signals import ENDING, interrupted_once
 from moltpipe.runtime.stack import Say, stack
 from moltpipe.settings import Settings
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 _KILLED = 128
@@ -30,7 +30,7 @@ def run_up(settings: Settings, port: int | None = None, *, say: Say) -> None:
     Raises:
         AlreadyUpError, PortTakenError, ServiceError: as `runtime.stack.stack`.
     """
-    with suppress(KeyboardInterrupt), _interrupted_once(), stack(settings, port, say=say) as running:
+    with suppress(KeyboardInterrupt), interrupted_once(), stack(settings, port, say=say) as running:
         say(f"moltpipe is up: {running.url} (Ctrl-C ends it)")
         while True:
             signal.pause()
@@ -41,7 +41,7 @@ def exec_program(settings: Settings, argv: Sequence[str]) -> int:
 
     127 when there is no such program, 126 when it cannot be executed, 128 and the signal's number when it was killed.
     """
-    with _interrupted_once(), open_house(settings) as house, _Forwarding() as signals:
+    with interrupted_once(), open_house(settings) as house, _Forwarding() as signals:
         try:
             # In our own process group: what is typed at the terminal reaches it as if it had been started there.
             program = subprocess.Popen(list(argv), env=house.environ())  # noqa: S603 - running it is the purpose
@@ -71,7 +71,7 @@ class _Forwarding:
 
     def __enter__(self) -> Self:
         # Functions, not SIG_IGN: a program would inherit that one and be deaf to Ctrl-C.
-        self._before = {number: signal.signal(number, self._receive) for number in _ENDING}
+        self._before = {number: signal.signal(number, self._receive) for number in ENDING}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -97,20 +97,3 @@ def _typed_at_our_terminal() -> bool:
         return False
     finally:
         os.close(terminal)
-
-
-@contextmanager
-def _interrupted_once() -> Iterator[None]:
-    """Turn the first ending signal into KeyboardInterrupt and ignore the others, so that cleaning up is not cut off."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in _ENDING:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -119,7 +119,7 @@ class EmbeddedPostgres:
         return kept | {"LC_ALL": "C"}
 
     def is_ours(self, command: list[str]) -> bool:
-        """A server on this very folder, also in the moment before it has become one. Its children show another title."""
+        """A server on this very folder, also just before it has become one. Its children show another title."""
         words = zip(command, command[1:], command[2:], strict=False)
         return any(
             Path(program).name == "postgres" and (option, folder) == ("-D", str(self.cluster))

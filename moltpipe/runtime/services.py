@@ -23,6 +23,7 @@ from moltpipe.runtime.background import ensure_running, stop
 from moltpipe.runtime.locks import FileLock, exclusively
 from moltpipe.runtime.postgres import EmbeddedPostgres, PostgresRecord
 from moltpipe.runtime.s3 import REGION, EmbeddedS3, S3Record, with_bucket
+from moltpipe.runtime.signals import undisturbed
 from moltpipe.settings import Settings
 from moltpipe.store import Store, connect
 
@@ -129,7 +130,7 @@ def _ensure(settings: Settings) -> Services:
 
 
 def _leave(settings: Settings, users: FileLock) -> None:
-    with exclusively(_starting(settings)):
+    with undisturbed(), exclusively(_starting(settings)):
         users.release()
         if not users.try_take():
             return

@@ -51,7 +51,7 @@ class ScriptNote(_Remark):
     """Something that the author may want to know; the script is filed all the same."""
 
 
-class InvalidJson(Exception):  # noqa: N818 (it says how the text is)
+class InvalidJson(Exception):
     """The text is not one JSON document that can be read without guessing."""
 
     def __init__(self, refusal: Refusal) -> None:
@@ -76,7 +76,7 @@ class Finding:
         return ScriptNote(path=spelled_place(self.place), value=shown(self.value), rule=self.rule)
 
 
-class Unmanageable(Exception):  # noqa: N818 (it says how the document is)
+class Unmanageable(Exception):
     """The document is too large or too deep to look at any further."""
 
     def __init__(self, finding: Finding) -> None:

@@ -84,9 +84,10 @@ class Studio:
         assert done.returncode == status, f"moltpipe {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def json(self, *words: str, status: int = 0) -> Any:
+    def json(self, *words: str, status: int = 0) -> dict[str, Any]:
         """The same with `--json`."""
-        return json.loads(self.run(*words, "--json", status=status))
+        document: dict[str, Any] = json.loads(self.run(*words, "--json", status=status))
+        return document
 
     @contextmanager
     def open(self) -> Iterator[tuple[Database, Store]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,12 @@ import pytest
 from moltpipe.ledger.production import load_production
 from moltpipe.media.gate import deliver
 from moltpipe.media.stills import frame_at
-from moltpipe.studio.records import Production, Stored
+from moltpipe.studio.records import Production
 from moltpipe_tests.e2e.studio import Studio, a_studio, latest_check, launch, partitions, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+Story = dict[str, Any]
 
 STAGES = ("episode_script", "voiceover", "clips", "stitched_episode")
 
@@ -27,13 +28,13 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 
 
 @pytest.fixture(scope="module")
-def story(studio: Studio) -> Any:
+def story(studio: Studio) -> Story:
     """What `moltpipe demo --json` printed."""
     return studio.json("demo")
 
 
 @pytest.fixture(scope="module")
-def media(studio: Studio, story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def media(studio: Studio, story: Story, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Every object that the story names, by key."""
     folder = tmp_path_factory.mktemp("media")
     files = {}
@@ -41,35 +42,35 @@ def media(studio: Studio, story: Any, tmp_path_factory: pytest.TempPathFactory) 
         for variant in variants(story):
             for key in (variant["video_key"], variant["captions_key"], variant["thumbnail_key"]):
                 files[key] = store.fetch(key, folder / key.replace("/", "_"))
-    yield files
+    return files
 
 
-def episodes(story: Any) -> list[Any]:
+def episodes(story: Story) -> list[Any]:
     (series,) = story["series"]
     found: list[Any] = series["episodes"]
     return found
 
 
-def variants(story: Any) -> list[Any]:
+def variants(story: Story) -> list[Any]:
     return [variant for episode in episodes(story) for variant in episode["variants"]]
 
 
-def productions(studio: Studio, story: Any) -> dict[str, Production]:
+def productions(studio: Studio, story: Story) -> dict[str, Production]:
     with studio.open() as (database, _), database.begin() as db:
         return {one["partition_key"]: load_production(db, one["partition_key"]) for one in episodes(story)}
 
 
-def test_a_closed_vote_becomes_five_episodes_and_eight_variants(story: Any) -> None:
+def test_a_closed_vote_becomes_five_episodes_and_eight_variants(story: Story) -> None:
     assert [one["episode_number"] for one in episodes(story)] == [1, 2, 3, 4, 5]
     assert [len(one["variants"]) for one in episodes(story)] == [4, 1, 1, 1, 1]
     assert story["closed_to_first_take_seconds"] < 60
 
 
-def test_the_account_is_written_beside_the_data(studio: Studio, story: Any) -> None:
+def test_the_account_is_written_beside_the_data(studio: Studio, story: Story) -> None:
     assert json.loads((studio.settings.data_dir / "demo.json").read_text()) == story
 
 
-def test_every_object_is_what_its_row_says(media: dict[str, Path], story: Any) -> None:
+def test_every_object_is_what_its_row_says(media: dict[str, Path], story: Story) -> None:
     for variant in variants(story):
         content = media[variant["video_key"]].read_bytes()
         assert hashlib.sha256(content).hexdigest() == variant["sha256"]
@@ -77,7 +78,7 @@ def test_every_object_is_what_its_row_says(media: dict[str, Path], story: Any) -
         assert variant["sha256"][:12] in variant["video_key"]
 
 
-def test_every_cut_passes_the_delivery_gate(studio: Studio, media: dict[str, Path], story: Any) -> None:
+def test_every_cut_passes_the_delivery_gate(studio: Studio, media: dict[str, Path], story: Story) -> None:
     profile = studio.settings.profile
     for variant in variants(story):
         frames = profile.frames(variant["duration_seconds"])
@@ -85,13 +86,13 @@ def test_every_cut_passes_the_delivery_gate(studio: Studio, media: dict[str, Pat
         assert abs(delivery.audio_minus_video_s) < 1 / profile.rate
 
 
-def test_the_five_episodes_tell_five_stories(media: dict[str, Path], story: Any) -> None:
+def test_the_five_episodes_tell_five_stories(media: dict[str, Path], story: Story) -> None:
     captions = [media[one["variants"][0]["captions_key"]].read_text() for one in episodes(story)]
     assert len(set(captions)) == 5
     assert all(text.startswith("WEBVTT") for text in captions)
 
 
-def test_the_variants_of_the_pilot_look_different(media: dict[str, Path], story: Any) -> None:
+def test_the_variants_of_the_pilot_look_different(media: dict[str, Path], story: Story) -> None:
     frames = [frame_at(media[variant["video_key"]], 1.0).convert("L") for variant in episodes(story)[0]["variants"]]
     for number, one in enumerate(frames):
         for other in frames[number + 1 :]:
@@ -99,7 +100,7 @@ def test_the_variants_of_the_pilot_look_different(media: dict[str, Path], story:
             assert sum(abs(a - b) for a, b in pairs) / len(one.tobytes()) > 2
 
 
-def test_partitions_are_green_and_materializing_again_costs_nothing(studio: Studio, story: Any) -> None:
+def test_partitions_are_green_and_materializing_again_costs_nothing(studio: Studio, story: Story) -> None:
     """Afterwards `regenerate` makes a second take of everything in that stage, and keeps the first."""
     keys = {one["partition_key"] for one in episodes(story)}
     second = episodes(story)[1]["partition_key"]
@@ -126,7 +127,8 @@ def test_partitions_are_green_and_materializing_again_costs_nothing(studio: Stud
         assert until(lambda: latest_check(running, "scripts", key), within_s=90, what="the check is recorded")
 
 
-def test_status_and_check_agree_that_all_is_well(studio: Studio, story: Any) -> None:
+@pytest.mark.usefixtures("story")
+def test_status_and_check_agree_that_all_is_well(studio: Studio) -> None:
     status = studio.json("status")
     (series,) = status["series"]
     assert series["status"] == "completed"
@@ -135,13 +137,9 @@ def test_status_and_check_agree_that_all_is_well(studio: Studio, story: Any) -> 
     assert all(check["passed"] for check in studio.json("check")["checks"])
 
 
-def test_a_second_story_leaves_the_first_untouched(studio: Studio, story: Any) -> None:
+def test_a_second_story_leaves_the_first_untouched(studio: Studio, story: Story) -> None:
     before = productions(studio, story)
     again = studio.json("demo")
     assert productions(studio, story) == before
     assert again["series"][0]["id"] != story["series"][0]["id"]
     assert [len(one["variants"]) for one in episodes(again)] == [4, 1, 1, 1, 1]
-
-
-def stored(production: Production) -> set[Stored]:
-    return {take.media for take in production.takes.values()} | {one.media for one in production.voiceovers.values()}

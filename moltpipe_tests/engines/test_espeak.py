@@ -27,7 +27,8 @@ async def _speak(workdir: Path, text: str, who: str = NARRATOR, style: str | Non
 def _seconds(file: Path) -> float:
     with wave.open(str(file)) as recording:
         assert (recording.getnchannels(), recording.getsampwidth()) == (1, 2)
-        return float(recording.getnframes()) / recording.getframerate()
+        seconds: float = recording.getnframes() / recording.getframerate()
+        return seconds
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ from moltpipe.engines.storyboard.sets import FIGURE_DEPTH, Light, Plane, build_s
 from moltpipe.engines.storyboard.slate import slate
 from moltpipe.engines.storyboard.vocabulary import Air, Figure, Framing, Scene, Setting, read_scene
 
-_BACKDROP_DEPTH = 0.2
-_PAINTED_DEPTH = 0.36
+_BACKDROP_DEPTH = 0.26
+_PAINTED_DEPTH = 0.5
 """Planes up to this depth are painted on the backdrop: they would hardly move against it."""
 _UNSEEN_PX = 0.5
 """A backdrop that moved by less is left where it was."""

@@ -1,0 +1,68 @@
+"""The store, on a real S3 server."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from moltpipe.store import Store, StoreError, connect
+from moltpipe.studio.keys import voiceover_key
+from moltpipe.studio.records import Stored
+
+
+def a_file(folder: Path, content: bytes = b"sound") -> Path:
+    file = folder / f"{uuid4()}.wav"
+    file.write_bytes(content)
+    return file
+
+
+def put(store: Store, file: Path) -> Stored:
+    shot_id = uuid4()
+    return store.put(file, lambda sha256: voiceover_key(shot_id, 1, sha256))
+
+
+def test_an_object_is_stored_under_its_content(store: Store, tmp_path: Path) -> None:
+    stored = put(store, a_file(tmp_path))
+    sha256 = hashlib.sha256(b"sound").hexdigest()
+    assert (stored.sha256, stored.bytes) == (sha256, 5)
+    assert sha256[:12] in stored.key
+    assert store.size(stored.key) == 5
+    assert store.get(stored, tmp_path / "back.wav").read_bytes() == b"sound"
+
+
+def test_a_browser_is_told_what_it_gets_and_may_keep_it(store: Store, tmp_path: Path) -> None:
+    stored = put(store, a_file(tmp_path))
+    answer = httpx.get(store.presign(stored.key, expires_s=60), trust_env=False)
+    assert answer.content == b"sound"
+    assert answer.headers["content-type"] == "audio/wav"
+    assert "immutable" in answer.headers["cache-control"]
+    assert httpx.get(store.presign(stored.key).partition("?")[0], trust_env=False).status_code == 403
+
+
+def test_putting_the_same_again_changes_nothing(store: Store, tmp_path: Path) -> None:
+    file, shot_id = a_file(tmp_path), uuid4()
+    first = store.put(file, lambda sha256: voiceover_key(shot_id, 1, sha256))
+    assert store.put(file, lambda sha256: voiceover_key(shot_id, 1, sha256)) == first
+    assert [one.key for one in store.listing(f"voiceovers/{shot_id}/")] == [first.key]
+
+
+def test_an_object_that_differs_from_its_row_is_refused(store: Store, tmp_path: Path) -> None:
+    stored = put(store, a_file(tmp_path))
+    altered = Stored(key=stored.key, sha256="0" * 64, bytes=stored.bytes)
+    with pytest.raises(StoreError, match="expected sha256 000"):
+        store.get(altered, tmp_path / "back.wav")
+    assert not (tmp_path / "back.wav").exists()
+
+
+def test_a_missing_object_is_told_apart_from_a_missing_server(store: Store, tmp_path: Path) -> None:
+    assert store.size("takes/none") is None
+    with pytest.raises(StoreError, match="could not get takes/none"):
+        store.fetch("takes/none", tmp_path / "back.mp4")
+    gone = connect("bucket", "http://127.0.0.1:9", access_key="a", secret_key="b", region="us-east-1")  # noqa: S106 (nobody's)
+    with pytest.raises(StoreError, match="could not look up"):
+        gone.size("takes/none")
+    assert list(tmp_path.iterdir()) == []
