@@ -169,4 +169,4 @@ def until(look: Callable[[], T | None], *, within_s: float, what: str) -> T:
 
 def a_studio(folder: Path) -> Studio:
     """A studio with a small picture and a short lease, so that a lost process is noticed soon."""
-    return Studio(Settings(data_dir=folder / "data", profile="360p24", lease_s=15))
+    return Studio(Settings(data_dir=folder / "data", profile="144p12", lease_s=15))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -321,6 +320,6 @@ def test_a_postgres_whose_server_alone_was_killed_is_taken_over_when_its_childre
     with services(settings) as held:
         _write(held, settings)
         with psycopg.connect(held.database_url.get_secret_value()):
-            os.kill(_remembered(settings)["postgres"]["pid"], signal.SIGKILL)
+            _kill(_remembered(settings)["postgres"]["pid"])
             assert mend(settings) == held
         _assert_written(held, settings)
