@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
-from moltpipe.cli.report import Json, complain, out, print_json, print_table
+from moltpipe.cli.options import Json
+from moltpipe.cli.report import print_json, say
 from moltpipe.cli.session import session
-from moltpipe.ledger.checks import Severity, run_checks
+from moltpipe.ledger.checks import Finding, Severity, run_checks
 from moltpipe.ledger.repairs import plan_repairs, repair
+
+_ROWS_SHOWN = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +30,7 @@ def check(as_json: Json = False) -> None:
         print_json({"checks": [finding.as_json() for finding in findings]})
     else:
         for finding in findings:
-            out.print(f"{'passed' if finding.passed else 'FAILED'}  {finding.name} on {finding.asset}", markup=False)
-            if not finding.passed:
-                print_table(
-                    f"{finding.count} found", list(finding.rows[0]), [list(row.values()) for row in finding.rows]
-                )
-                complain(f"remedy: {finding.remedy}")
+            _tell(finding)
     failed = any(not finding.passed and finding.severity is Severity.ERROR for finding in findings)
     sys.exit(1 if failed else 0)
 
@@ -48,6 +46,23 @@ def repair_(
         print_json({"dry_run": dry_run, "repairs": [one.as_json() for one in repairs]})
         return
     if not repairs:
-        out.print("nothing to repair")
+        say("nothing to repair")
     for one in repairs:
-        out.print(f"{'would ' if dry_run else ''}{one.what}", markup=False)
+        say(f"{'to do' if dry_run else 'done'}: {one.what}")
+
+
+def _tell(finding: Finding) -> None:
+    if finding.passed:
+        say(f"passed   {finding.name} ({finding.asset})")
+        return
+    verdict = "FAILED " if finding.severity is Severity.ERROR else "warning"
+    say(f"{verdict}  {finding.name} ({finding.asset}): {finding.count} found")
+    shown = finding.rows[:_ROWS_SHOWN]
+    for row in shown:
+        widest = max(len(name) for name in row)
+        for name, value in row.items():
+            say(f"  {name:<{widest}}  {'' if value is None else value}".rstrip())
+        say()
+    if len(shown) < finding.count:
+        say(f"  and {finding.count - len(shown)} more: `moltpipe check --json`")
+    say(f"  remedy: {finding.remedy}")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
-from moltpipe.cli.report import Json, complain, out, print_json, print_table
+from moltpipe.cli.options import Json
+from moltpipe.cli.report import complain, print_json, print_table, say, to_the_minute
 from moltpipe.cli.session import session
 from moltpipe.ledger.periods import (
     EndsBeforeStart,
+    OutcomeMissing,
     PeriodNotOver,
     PeriodOverlaps,
     UnknownPeriodId,
@@ -24,10 +27,15 @@ from moltpipe.ledger.periods import (
     open_due_periods,
     voting_settings,
 )
+from moltpipe.studio.moments import spelled
 from moltpipe.studio.records import Period
-from moltpipe.studio.voting import period_state
+from moltpipe.studio.voting import Cadence, period_state
 
-app = typer.Typer(help="Voting periods.", no_args_is_help=True)
+app = typer.Typer(help="List, create and close voting periods, and set how often there is one.", no_args_is_help=True)
+
+
+class NothingToClose(Exception):
+    """No period was named, and it cannot be told which one is meant."""
 
 
 @app.command(name="list")
@@ -35,17 +43,18 @@ def list_(as_json: Json = False) -> None:
     """Every voting period, the newest last."""
     with session() as opened, opened.database.begin() as db:
         periods = list_periods(db)
-    rows = [_row(period) | {"state": period_state(period)} for period in periods]
     if as_json:
-        print_json({"periods": rows})
+        print_json({"periods": [_row(period) | {"state": period_state(period)} for period in periods]})
+    elif periods:
+        print_periods([(str(one.id), one.starts_at, one.ends_at, period_state(one)) for one in periods])
     else:
-        print_table("Voting periods", ["id", "type", "starts", "ends", "state"], [list(row.values()) for row in rows])
+        say("no voting period yet: `moltpipe period create` makes one, and so does the schedule of `moltpipe up`")
 
 
 @app.command()
 def create(
-    starts_at: Annotated[str, typer.Option(help="ISO 8601, such as 2026-12-07T00:00Z.")],
-    ends_at: Annotated[str, typer.Option(help="ISO 8601, after the start.")],
+    starts_at: Annotated[str, typer.Option(metavar="TIME", help="ISO 8601, such as 2026-12-07T00:00Z.")],
+    ends_at: Annotated[str, typer.Option(metavar="TIME", help="ISO 8601, after the start.")],
     as_json: Json = False,
 ) -> None:
     """Create an agent voting period. Times without a zone are UTC."""
@@ -61,69 +70,88 @@ def create(
     if as_json:
         print_json(_row(period))
     else:
-        out.print(f"created {period.id}: {starts:%Y-%m-%d %H:%M:%S} to {ends:%Y-%m-%d %H:%M:%S} UTC", markup=False)
+        say(f"created {period.id}  {spelled(starts)} to {spelled(ends)}")
 
 
 @app.command()
 def close(
-    period_id: Annotated[UUID | None, typer.Argument(help="The period; the open one if not given.")] = None,
+    period_id: Annotated[
+        UUID | None, typer.Argument(metavar="PERIOD_ID", help="The period; if not given, the one that is on or over.")
+    ] = None,
     early: Annotated[bool, typer.Option("--early", help="Close before its time. Recorded, needs --reason.")] = False,
-    reason: Annotated[str | None, typer.Option(help="Why it is closed early.")] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why it is closed early.")] = None,
     as_json: Json = False,
 ) -> None:
     """Close a period that is over, as the sensor does; or one before its time, with a reason."""
-    if early != bool(reason and reason.strip()):
-        raise typer.BadParameter("--early and --reason go together", param_hint="--early")
+    why = (reason or "").strip()
+    if early and not why:
+        raise typer.BadParameter("closing early needs a --reason", param_hint="--early")
+    if reason is not None and not early:
+        raise typer.BadParameter("only closing --early needs a reason", param_hint="--reason")
     with session() as opened:
         now = datetime.now(UTC)
         try:
             with opened.database.begin() as db:
-                chosen = period_id or _the_open_one(list_periods(db))
+                chosen = period_id or _the_one_meant(list_periods(db), now).id
                 rules = voting_settings(db).rules
-                if reason:
-                    outcome = close_early(db, chosen, rules, now, reason.strip())
-                else:
-                    outcome = close_period(db, chosen, rules, now)
-        except (PeriodNotOver, UnknownPeriodId, NothingToClose) as error:
+                outcome = close_early(db, chosen, rules, now, why) if early else close_period(db, chosen, rules, now)
+        except (PeriodNotOver, UnknownPeriodId, OutcomeMissing, NothingToClose) as error:
             complain(f"refused: {error}")
             sys.exit(1)
     if as_json:
-        print_json(outcome.model_dump(mode="json"))
-    else:
-        out.print(outcome.summary, markup=False)
+        print_json(outcome.to_json())
+        return
+    say(f"closed {outcome.period_id}: {outcome.summary}")
+    if outcome.closed_early_reason is not None:
+        say(f"closed early: {outcome.closed_early_reason}")
+    for winner in outcome.winners:
+        say(f"“{winner.title}” becomes series {winner.series_id}")
 
 
 @app.command()
 def cadence(
-    rhythm: Annotated[str | None, typer.Argument(help="weekly, daily or immediate; shown if not given.")] = None,
+    rhythm: Annotated[Cadence | None, typer.Argument(metavar="RHYTHM", help="Shown if not given.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Show or set how often a voting period is made. Kept in the database."""
-    if rhythm is not None and rhythm not in ("weekly", "daily", "immediate"):
-        raise typer.BadParameter("expected weekly, daily or immediate", param_hint="rhythm")
+    """Show or set how often a voting period is made: weekly, daily or immediate. Kept in the database."""
     with session() as opened, opened.database.begin() as db:
-        if rhythm is not None:
-            change_voting_settings(db, cadence=rhythm)
-        out.print(voting_settings(db).cadence, markup=False)
+        settings = voting_settings(db) if rhythm is None else change_voting_settings(db, cadence=rhythm)
+    if as_json:
+        print_json({"cadence": settings.cadence.value})
+    else:
+        say(settings.cadence.value)
 
 
-class NothingToClose(Exception):
-    """No period was named, and there is not exactly one that is open."""
+def print_periods(rows: Sequence[tuple[str, datetime, datetime, str]]) -> None:
+    """A table of id, start, end and state that fits into 80 columns."""
+    print_table(
+        ["id", "starts (UTC)", "ends (UTC)", "state"],
+        [(period_id, to_the_minute(starts), to_the_minute(ends), state) for period_id, starts, ends, state in rows],
+    )
 
 
-def _the_open_one(periods: list[Period]) -> UUID:
-    unprocessed = [period for period in periods if not period.is_processed]
-    if len(unprocessed) != 1:
-        names = ", ".join(str(period.id) for period in unprocessed) or "there is none"
-        raise NothingToClose(f"name the period to close; not processed yet: {names}")
-    return unprocessed[0].id
+def _the_one_meant(periods: list[Period], now: datetime) -> Period:
+    """The only period that began and is not closed; the only one that is not closed where none began."""
+    waiting = [period for period in periods if not period.is_processed]
+    begun = [period for period in waiting if period.starts_at <= now]
+    choice = begun or waiting
+    if not choice:
+        raise NothingToClose("there is no voting period to close")
+    if len(choice) > 1:
+        listed = "".join(f"\n  {one.id}  {spelled(one.starts_at)} to {spelled(one.ends_at)}" for one in choice)
+        raise NothingToClose(f"name the one to close:{listed}")
+    return choice[0]
 
 
 def _moment(text: str, option: str) -> datetime:
+    # What we print ourselves can be pasted back.
+    plain = text.strip().removesuffix(" UTC")
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not ISO 8601, such as 2026-12-07T00:00Z", param_hint=option) from error
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        moment = datetime.fromisoformat(plain)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        expected = f"{text!r} is no time: expected ISO 8601, such as 2026-12-07T00:00Z"
+        raise typer.BadParameter(expected, param_hint=option) from error
 
 
 def _row(period: Period) -> dict[str, object]:

@@ -1,51 +1,72 @@
-"""What a command says: JSON on stdout, words for people, progress and complaints on stderr."""
+"""What a command says: results on stdout, progress and complaints on stderr, JSON alone on stdout.
+
+Here: how words, moments and tables look. Not here: which words (the commands).
+
+Nothing is read as markup, and control characters are spelled out: titles and agents' names come from
+strangers, and `[red]`, `:bomb:` or an escape sequence in one must not reach the operator's terminal as such.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from datetime import datetime
-from decimal import Decimal
-from pathlib import Path
-from typing import Annotated
-from uuid import UUID
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+out = Console(markup=False, emoji=False, highlight=False)
+progress = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
-out = Console()
-progress = Console(stderr=True)
+# Terminal controls, lone surrogates (from file names that are no text), and marks that turn the direction of text.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def say(line: str = "") -> None:
+    """One line of the result, never folded: ids and keys must stay whole when they are copied."""
+    out.print(printable(line), soft_wrap=True)
+
+
+def report(line: str) -> None:
+    """One line about work in progress, on stderr."""
+    progress.print(printable(line), soft_wrap=True)
 
 
 def complain(message: str) -> None:
-    """One line on stderr, without markup: messages quote what users wrote."""
-    progress.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    """What is wrong, on stderr."""
+    progress.print(printable(message), style="red", soft_wrap=True)
 
 
 def print_json(document: object) -> None:
     """One JSON document on stdout."""
-    json.dump(document, sys.stdout, indent=2, default=_plain, ensure_ascii=False)
-    sys.stdout.write("\n")
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=not is_unicode) + "\n")
+    # Here and not at exit, where a reader that has gone away could not be told from success any more.
+    sys.stdout.flush()
 
 
-def print_table(title: str, columns: list[str], rows: list[list[object]]) -> None:
-    """A table for people."""
-    table = Table(title=title, title_justify="left")
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
+    """A table for people. Columns of `numbers` are set to the right."""
+    table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", justify="right" if column in numbers else "left")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(printable(str(cell)) for cell in row))
     out.print(table)
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, (UUID, Path)):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+def heading(title: str) -> None:
+    """What the lines below are about."""
+    out.print(printable(title), style="bold", soft_wrap=True)
+
+
+def to_the_minute(moment: datetime) -> str:
+    """A moment in a column whose head says UTC: `2026-11-21 04:49`."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey spelled out."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from moltpipe.cli.report import progress
+from moltpipe.cli.report import report
 from moltpipe.runtime.foreground import exec_program, run_up
 from moltpipe.settings import load_settings
 
@@ -22,14 +22,18 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    port: Annotated[int | None, typer.Option(help="Port of the UI on loopback.", min=1, max=65535)] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the UI on loopback; 3000 or the next free one.", min=1, max=65535)
+    ] = None,
 ) -> None:
     """Start embedded services where no URL is set, migrate, and run webserver and daemon until Ctrl-C."""
-    run_up(load_settings(), port, say=lambda line: progress.print(line, markup=False, highlight=False, soft_wrap=True))
+    run_up(load_settings(), port, say=report)
 
 
 def exec_(
-    program: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The program and its arguments.")],
+    program: Annotated[
+        list[str], typer.Argument(metavar="CMD", help="The program and its arguments, best after a `--`.")
+    ],
 ) -> None:
     """Run a program with the services up and the environment set, and pass on its exit status."""
     sys.exit(exec_program(load_settings(), program))

@@ -1,4 +1,7 @@
-"""`moltpipe status`: where each thing is and what it waits for."""
+"""`moltpipe status`: where each thing is and what it waits for.
+
+Here: telling it to people. Not here: finding it out (`ledger.status`).
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,13 @@ from typing import Any
 
 import typer
 
-from moltpipe.cli.report import Json, out, print_json, print_table
+from moltpipe.cli.options import Json
+from moltpipe.cli.period import print_periods
+from moltpipe.cli.report import heading, print_json, say
 from moltpipe.cli.session import session
 from moltpipe.ledger.status import status as read_status
+
+_PAST_SHOWN = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -18,36 +25,47 @@ def register(app: typer.Typer) -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """Periods, scripts, series, episodes, jobs and spend."""
+    """Where each thing is and what it waits for: periods, scripts, series, episodes, jobs, spend."""
     with session() as opened, opened.database.begin() as db:
         document = read_status(db, datetime.now(UTC), timedelta(seconds=opened.settings.lease_s))
     if as_json:
         print_json(document)
-    else:
-        _tell(document)
-
-
-def _tell(document: dict[str, Any]) -> None:
-    print_table(
-        "Voting periods",
-        ["id", "starts", "ends", "state"],
-        [[one["id"], one["starts_at"], one["ends_at"], one["state"]] for one in document["periods"]],
-    )
+        return
+    _tell_periods(document["periods"])
     for series in document["series"]:
-        print_table(
-            f"{series['title']} · {series['status']}",
-            ["episode", "partition", "status", "variants", "waits for"],
-            [
-                [
-                    one["episode_number"],
-                    one["partition_key"],
-                    one["status"],
-                    f"{one['variants_done']} of {one['variants_wanted']}",
-                    one["waiting_for"],
-                ]
-                for one in series["episodes"]
-            ],
-        )
-    counts = ", ".join(f"{count} {name}" for name, count in document["scripts"].items()) or "none"
-    jobs = ", ".join(f"{count} {name}" for name, count in document["jobs"].items())
-    out.print(f"scripts: {counts}\njobs: {jobs}\nspent: {document['spend_usd']:.2f} USD", markup=False)
+        _tell_series(series)
+    say(f"scripts: {_counts(document['scripts'])}")
+    say(f"jobs: {_counts(document['jobs'])}")
+    say(f"spent: {document['spend_usd']:.2f} USD")
+
+
+def _tell_periods(periods: list[dict[str, Any]]) -> None:
+    past = [one for one in periods if one["state"] == "processed"]
+    shown = past[-_PAST_SHOWN:] + [one for one in periods if one["state"] != "processed"]
+    if not shown:
+        say("no voting period yet: `moltpipe period create` makes one")
+        return
+    print_periods(
+        [
+            (one["id"], datetime.fromisoformat(one["starts_at"]), datetime.fromisoformat(one["ends_at"]), one["state"])
+            for one in shown
+        ]
+    )
+    if len(shown) < len(periods):
+        say(f"and {len(periods) - len(shown)} that were processed before: `moltpipe period list`")
+    say()
+
+
+def _tell_series(series: dict[str, Any]) -> None:
+    heading(f"{series['title']} · {series['status']}")
+    widest = max(len(one["partition_key"]) for one in series["episodes"]) if series["episodes"] else 0
+    for one in series["episodes"]:
+        made = f"{one['variants_done']} of {one['variants_wanted']}"
+        say(f"  {one['partition_key']:<{widest}}  {one['status']:<9}  {made}")
+        if one["waiting_for"] is not None:
+            say(f"    waits for {one['waiting_for']}")
+    say()
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"

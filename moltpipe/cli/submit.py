@@ -1,19 +1,38 @@
-"""`moltpipe submit`: pilot scripts at the door."""
+"""`moltpipe submit`: pilot scripts at the door.
+
+Here: reading files and telling what became of each. Not here: judging them (`studio.admission`), filing them
+(`ledger.scripts`).
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from moltpipe.cli.report import Json, complain, out, print_json
-from moltpipe.cli.session import Session, session
-from moltpipe.ledger.scripts import StudioRefused, file_script, studio_genre
+from moltpipe.cli.options import Agent, Json
+from moltpipe.cli.report import complain, print_json, report, say
+from moltpipe.cli.session import session
+from moltpipe.ledger.database import Database
+from moltpipe.ledger.scripts import FiledScript, StudioRefused, file_script, studio_genre
 from moltpipe.studio.admission import read
-from moltpipe.studio.documents import Refusal
+from moltpipe.studio.documents import MAX_BYTES, Refusal, ScriptNote
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What became of one file: a script that was filed, or refusals."""
+
+    file: str
+    script: FiledScript | None = None
+    refusals: tuple[Refusal, ...] = ()
+    notes: tuple[ScriptNote, ...] = ()
 
 
 def register(app: typer.Typer) -> None:
@@ -22,72 +41,88 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Pilot scripts as JSON.")],
-    agent: Annotated[str, typer.Option(help="The agent that submits.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Pilot scripts as JSON.")],
+    agent: Agent,
     studio: Annotated[
-        str | None, typer.Option(help="Slug of the studio; the agent's for the genre if not given.")
+        str | None, typer.Option(help="Slug of the studio; if not given, the agent's for the genre, made when missing.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Validate pilot scripts and file the good ones; a bad one is refused whole, with every error at once."""
-    if not agent.strip():
-        raise typer.BadParameter("an agent needs a name", param_hint="--agent")
-    filed: list[dict[str, object]] = []
-    refused: list[dict[str, object]] = []
-    warned: list[dict[str, object]] = []
+    """File pilot scripts. A bad one is refused whole, with every error at once; the others are filed all the same."""
     with session() as opened:
-        for file in files:
-            outcome = _file(opened, file, agent.strip(), studio)
-            if isinstance(outcome, list):
-                refused.append({"file": str(file), "errors": [refusal.model_dump(mode="json") for refusal in outcome]})
-                continue
-            document, warnings = outcome
-            filed.append({"file": str(file), **document})
-            if warnings:
-                warned.append({"file": str(file), "warnings": warnings})
+        verdicts = [_file(opened.database, file, agent, studio) for file in files]
     if as_json:
-        print_json({"filed": filed, "refused": refused, "warned": warned})
+        print_json(_document(verdicts))
     else:
-        _tell(filed, refused, warned)
-    sys.exit(1 if refused else 0)
+        for verdict in verdicts:
+            _tell(verdict)
+    refused = sum(verdict.script is None for verdict in verdicts)
+    if refused:
+        complain(f"{refused} of {len(verdicts)} refused")
+        sys.exit(1)
 
 
-def _file(
-    opened: Session, file: Path, agent: str, studio: str | None
-) -> tuple[dict[str, object], list[dict[str, object]]] | list[Refusal]:
+def _file(database: Database, file: Path, agent: str, studio: str | None) -> _Verdict:
     """File one script in a transaction of its own, or say all that is wrong with it."""
+    # A name that is no text can neither be printed nor stand in JSON.
+    name = os.fsencode(file).decode("utf-8", "replace")
     try:
-        text = file.read_bytes()
+        with file.open("rb") as stream:
+            # One byte more than can be accepted, so that a device without end is refused and not read.
+            text = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        return [Refusal(path="", value=str(file), rule=f"the file cannot be read: {error.strerror}")]
+        return _Verdict(name, refusals=(Refusal(path="", rule=f"the file cannot be read: {error.strerror}"),))
     try:
-        with opened.database.begin() as db:
-            genre = studio_genre(db, studio) if studio else None
-            admission = read(text, studio_genre=genre)
+        with database.begin() as db:
+            admission = read(text, studio_genre=studio_genre(db, studio) if studio is not None else None)
             if admission.script is None:
-                return list(admission.refusals)
+                return _Verdict(name, refusals=admission.refusals)
             script = file_script(
                 db, admission.script, admission.document, agent_name=agent, studio_slug=studio, now=datetime.now(UTC)
             )
     except StudioRefused as error:
-        return [Refusal(path=error.path, value=error.value, rule=error.rule)]
-    return (
-        {"script_id": str(script.script_id), "title": script.title, "studio": script.studio_slug},
-        [warning.model_dump(mode="json") for warning in admission.warnings],
-    )
+        return _Verdict(name, refusals=(Refusal(path=error.path, value=error.value, rule=error.rule),))
+    return _Verdict(name, script=script, notes=admission.warnings)
 
 
-def _tell(filed: list[dict[str, object]], refused: list[dict[str, object]], warned: list[dict[str, object]]) -> None:
-    for one in filed:
-        out.print(f"filed {one['file']}: {one['title']} as {one['script_id']} for {one['studio']}", markup=False)
-    for one in warned:
-        for warning in _rows(one["warnings"]):
-            complain(f"note on {one['file']}: {warning['path']} = {warning['value']!r}: {warning['rule']}")
-    for one in refused:
-        complain(f"refused {one['file']}:")
-        for error in _rows(one["errors"]):
-            complain(f"  {error['path'] or '(document)'} = {error['value']!r}: {error['rule']}")
+def _document(verdicts: list[_Verdict]) -> dict[str, Any]:
+    return {
+        "filed": [
+            {
+                "file": one.file,
+                "script_id": str(one.script.script_id),
+                "title": one.script.title,
+                "studio": one.script.studio_slug,
+            }
+            for one in verdicts
+            if one.script
+        ],
+        "refused": [
+            {"file": one.file, "errors": [refusal.model_dump(mode="json") for refusal in one.refusals]}
+            for one in verdicts
+            if one.script is None
+        ],
+        "warned": [
+            {"file": one.file, "warnings": [note.model_dump(mode="json") for note in one.notes]}
+            for one in verdicts
+            if one.notes
+        ],
+    }
 
 
-def _rows(value: object) -> list[dict[str, object]]:
-    return value if isinstance(value, list) else []
+def _tell(verdict: _Verdict) -> None:
+    if verdict.script is None:
+        complain(f"refused {verdict.file}")
+        for refusal in verdict.refusals:
+            complain(f"  {_spelled(refusal)}")
+        return
+    script = verdict.script
+    say(f"filed {script.script_id}  “{script.title}” for studio {script.studio_slug}")
+    for note in verdict.notes:
+        report(f"  note: {_spelled(note)}")
+
+
+def _spelled(remark: Refusal | ScriptNote) -> str:
+    place = remark.path or "the document"
+    value = "" if remark.value is None else f" = {json.dumps(remark.value, ensure_ascii=False)}"
+    return f"{place}{value}: {remark.rule}"

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import typer
 
-from moltpipe.cli.report import Json, complain, out, print_json
+from moltpipe.cli.options import Agent, Json
+from moltpipe.cli.report import complain, print_json, say
 from moltpipe.cli.session import session
 from moltpipe.ledger.periods import open_due_periods
 from moltpipe.ledger.votes import VoteRefused, cast_vote
@@ -21,16 +22,17 @@ def register(app: typer.Typer) -> None:
 
 
 def vote(
-    script_id: Annotated[UUID, typer.Argument(help="The script, as `moltpipe submit` printed it.")],
-    agent: Annotated[str, typer.Option(help="The agent that votes.")],
-    up: Annotated[bool | None, typer.Option("--up/--down", help="For or against.")] = None,
+    script_id: Annotated[
+        UUID, typer.Argument(metavar="SCRIPT_ID", help="The script, as `moltpipe submit` printed it.")
+    ],
+    agent: Agent,
+    up: Annotated[bool, typer.Option("--up", help="For the script.")] = False,
+    down: Annotated[bool, typer.Option("--down", help="Against it.")] = False,
     as_json: Json = False,
 ) -> None:
     """Cast a vote, change it, or withdraw it by casting the same again."""
-    if up is None:
-        raise typer.BadParameter("say --up or --down", param_hint="--up/--down")
-    if not agent.strip():
-        raise typer.BadParameter("an agent needs a name", param_hint="--agent")
+    if up == down:
+        raise typer.BadParameter("say one of them", param_hint="--up|--down")
     with session() as opened:
         now = datetime.now(UTC)
         try:
@@ -38,11 +40,20 @@ def vote(
                 # A period that became due a second ago takes votes even if the sensor has not looked yet.
                 open_due_periods(db, now)
             with opened.database.begin() as db:
-                ballot = cast_vote(db, script_id, agent.strip(), 1 if up else -1, now)
+                ballot = cast_vote(db, script_id, agent, 1 if up else -1, now)
         except VoteRefused as error:
             complain(f"refused: {error}")
             sys.exit(1)
     if as_json:
-        print_json({"script_id": str(script_id), "agent": agent, "kind": ballot.kind, "score": ballot.score})
+        print_json(
+            {
+                "script_id": str(script_id),
+                "agent": agent,
+                "kind": ballot.kind,
+                "upvotes": ballot.upvotes,
+                "downvotes": ballot.downvotes,
+                "score": ballot.score,
+            }
+        )
     else:
-        out.print(f"{ballot.kind}: the script stands at {ballot.score:+d}", markup=False)
+        say(f"{ballot.kind}: the script stands at {ballot.score:+d} ({ballot.upvotes} up, {ballot.downvotes} down)")
