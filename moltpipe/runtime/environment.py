@@ -7,6 +7,7 @@ what an operator may set (`moltpipe.settings`), how the services come up (`runti
 from __future__ import annotations
 
 import os
+import sysconfig
 from importlib.resources import as_file, files
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -55,6 +56,7 @@ def environment(settings: Settings, services: Services, *, instance_yaml: Path |
         "AWS_DEFAULT_REGION": region or _DEFAULT_REGION,
         "DAGSTER_HOME": str(dagster_home(settings.data_dir, instance_yaml)),
         "DAGSTER_DISABLE_TELEMETRY": "1",
+        "PATH": _search_path(services),
         **_libpq(database_url),
     }
     if services.s3.access_key is not None and services.s3.secret_key is not None:
@@ -62,10 +64,15 @@ def environment(settings: Settings, services: Services, *, instance_yaml: Path |
         variables["AWS_SECRET_ACCESS_KEY"] = services.s3.secret_key.get_secret_value()
         # Those of another account, left in the shell, would be sent along and refused.
         variables["AWS_SESSION_TOKEN"] = ""
-    if "postgres" in services.embedded:
-        # Last, so that a psql of the operator's own comes first.
-        variables["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(binaries())])
     return variables
+
+
+def _search_path(services: Services) -> str:
+    """Ours first, so that `dagster` is that of this installation; a psql of the operator's own before the embedded."""
+    places = [sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]
+    if "postgres" in services.embedded:
+        places.append(str(binaries()))
+    return os.pathsep.join(places)
 
 
 def plain_url(url: str) -> str:

@@ -17,14 +17,18 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def interrupted_once() -> Iterator[None]:
-    """Turn the first ending signal into KeyboardInterrupt and ignore the others, so that cleaning up is not cut off."""
+    """Turn the first ending signal into KeyboardInterrupt and ignore the others, so that cleaning up is not cut off.
+
+    A SIGHUP that is ignored already stays so: under `nohup` the end of a login must not end us.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in ENDING}
+    kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    before = {n: signal.signal(n, interrupt) for n in ENDING if not (kept and n == signal.SIGHUP)}
     try:
         yield
     finally:

@@ -24,6 +24,8 @@ from moltpipe.store import Store
 
 T = TypeVar("T")
 
+CHECKOUT = Path(__file__).parents[2]
+
 _LAUNCH = """mutation($params: ExecutionParams!) {
   launchPipelineExecution(executionParams: $params) {
     __typename
@@ -76,6 +78,7 @@ class Studio:
         done = subprocess.run(
             [sys.executable, "-m", "moltpipe", *words],
             env=self.environ(),
+            cwd=CHECKOUT,
             capture_output=True,
             text=True,
             timeout=600,

@@ -143,3 +143,11 @@ def test_a_second_story_leaves_the_first_untouched(studio: Studio, story: Story)
     assert productions(studio, story) == before
     assert again["series"][0]["id"] != story["series"][0]["id"]
     assert [len(one["variants"]) for one in episodes(again)] == [4, 1, 1, 1, 1]
+
+
+@pytest.mark.usefixtures("story")
+def test_the_tools_of_dagster_work_in_the_checkout(studio: Studio) -> None:
+    listed = json.loads(studio.run("exec", "--", "dg", "list", "defs", "--json"))
+    assert set(STAGES) <= {asset["asset_key"] for asset in listed["assets"]}
+    studio.run("exec", "--", "dg", "check", "defs")
+    studio.run("exec", "--", "dagster", "job", "list", "-w", "workspace.yaml")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_an_alias_of_the_scheme_becomes_the_one_that_all_libraries_take(settings
 
 def test_the_operators_credentials_are_left_alone_when_s3_is_not_ours(settings: Settings, external: Services) -> None:
     variables = environment(settings, external)
-    assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PATH"} & variables.keys()
+    assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} & variables.keys()
 
 
 def test_the_region_of_the_operator_is_kept_for_an_s3_that_is_not_ours(
@@ -73,8 +74,9 @@ def test_the_embedded_services_bring_credentials_and_a_psql(settings: Settings, 
     assert variables["AWS_ACCESS_KEY_ID"] == "key"
     assert variables["AWS_SECRET_ACCESS_KEY"] == "secret"  # noqa: S105 - of this test
     assert variables["AWS_SESSION_TOKEN"] == ""
-    *before, last = variables["PATH"].split(os.pathsep)
-    assert os.pathsep.join(before) == os.environ["PATH"]
+    first, *between, last = variables["PATH"].split(os.pathsep)
+    assert first == sysconfig.get_path("scripts")
+    assert os.pathsep.join(between) == os.environ["PATH"]
     assert os.access(Path(last) / "psql", os.X_OK)
 
 
