@@ -1,7 +1,8 @@
 """`moltpipe demo`: the whole story on this machine, through the real sensors and runs.
 
-Here: what the agents of the demo do, watching, and the account at the end. Not here: any step of the work
-itself: scripts go through the same door, votes through the same window, and the period ends by itself.
+Here: what the agents of the demo do, and waiting for what comes of it. Not here: any step of the work itself
+(scripts go through the same door, votes through the same window, and the period ends by itself), how
+progress looks (`cli.watching`), the account at the end (`cli.account`).
 """
 
 from __future__ import annotations
@@ -12,27 +13,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import typer
-from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from moltpipe import samples
-from moltpipe.cli.report import Json, complain, out, print_json, print_table, progress
+from moltpipe.cli.account import account, tell_account
+from moltpipe.cli.options import Json
+from moltpipe.cli.report import complain, print_json, progress, report, say
 from moltpipe.cli.session import Session, session
+from moltpipe.cli.watching import watching
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import load_jobs
 from moltpipe.ledger.periods import PeriodOverlaps, create_period, get_outcome, make_room, open_due_periods
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.scripts import file_script
-from moltpipe.ledger.series import count_series, episodes_of, first_take_at, load_series
+from moltpipe.ledger.series import count_series, episodes_of
 from moltpipe.ledger.votes import cast_vote
 from moltpipe.runtime.stack import AlreadyUpError, stack
 from moltpipe.studio.admission import judge
 from moltpipe.studio.progress import progress_of
-from moltpipe.studio.records import Period, Production
+from moltpipe.studio.records import Episode, Job, Period
 from moltpipe.studio.screenplay import PilotScript
 from moltpipe.studio.voting import Outcome
 
@@ -63,17 +66,23 @@ def demo(as_json: Json = False) -> None:
                 outcome = _await_closing(opened.database, period)
                 series_ids = [winner.series_id for winner in outcome.winners]
                 _await_series(opened.database, series_ids)
-            document = _account(opened.database, period, series_ids, time.monotonic() - began)
+            document = account(opened.database, period, series_ids, time.monotonic() - began)
             target = opened.settings.data_dir / "demo.json"
-            target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except (DemoFailed, PeriodOverlaps) as error:
         complain(str(error))
         sys.exit(1)
     if as_json:
         print_json(document)
     else:
-        _tell(document)
-        out.print(f"written to {target}; `moltpipe up` shows it all in the Dagster UI", markup=False)
+        _tell(document, target)
+
+
+def _tell(document: dict[str, Any], target: Path) -> None:
+    tell_account(document)
+    say()
+    say(f"all keys and hashes: {target}")
+    say("next: `moltpipe up` shows it in the Dagster UI, `moltpipe status` where each thing is")
 
 
 def _campaign(database: Database) -> Period:
@@ -93,13 +102,13 @@ def _campaign(database: Database) -> Period:
         period = create_period(db, "agent_voting", now, now + VOTING_TIME)
         open_due_periods(db, now)
     for (agent, _), script in zip(samples.pilots(), scripts, strict=True):
-        progress.print(f"  {agent} submits “{script.title}”", highlight=False)
+        report(f"  {agent} submits “{script.title}”")
     with database.begin() as db:
         for script in scripts:
             liked = script is favourite
             for voter in VOTERS if liked else VOTERS[:1]:
                 cast_vote(db, script.script_id, voter, 1 if liked else -1, datetime.now(UTC))
-    progress.print(f"  {', '.join(VOTERS)} vote; the period ends at {period.ends_at:%H:%M:%S} UTC", highlight=False)
+    report(f"  {', '.join(VOTERS)} vote; the period ends at {period.ends_at:%H:%M:%S} UTC")
     return period
 
 
@@ -114,11 +123,15 @@ def _judged(agent: str, document: dict[str, Any]) -> PilotScript:
 def _stage(opened: Session) -> Iterator[None]:
     """Webserver and daemon for the time of the demo, or those of a `moltpipe up` that runs already."""
     try:
-        with stack(opened.settings) as running:
-            progress.print(f"  Dagster is up at {running.url}", highlight=False)
-            yield
+        with stack(opened.settings, say=report) as running:
+            report(f"  Dagster is up at {running.url}")
+            try:
+                yield
+            except KeyboardInterrupt:
+                report("  stopping; `moltpipe up` goes on from here")
+                raise
     except AlreadyUpError as up:
-        progress.print(f"  using the moltpipe that is up at {up.url}", highlight=False)
+        report(f"  using the moltpipe that is up at {up.url}")
         yield
 
 
@@ -130,117 +143,69 @@ def _await_closing(database: Database, period: Period) -> Outcome:
             with database.begin() as db:
                 outcome = get_outcome(db, period.id)
             if outcome is not None:
-                for winner in outcome.winners:
-                    progress.print(f"  “{winner.title}” wins and becomes a series", highlight=False)
-                return outcome
+                break
             time.sleep(_POLL_S)
-    raise DemoFailed(
-        f"the period ended at {period.ends_at:%H:%M:%S} UTC and was not closed within {CLOSING_PATIENCE_S} s: "
-        "the logs of the daemon and of its runs say why"
-    )
+        else:
+            raise DemoFailed(
+                f"the period ended at {period.ends_at:%H:%M:%S} UTC and was not closed within {CLOSING_PATIENCE_S} s: "
+                "the logs of the daemon and of its runs say why"
+            )
+    if not outcome.winners:
+        raise DemoFailed(f"the period closed without a winner: {outcome.summary}")
+    for winner in outcome.winners:
+        report(f"  “{winner.title}” wins and becomes a series")
+    return outcome
 
 
 def _await_series(database: Database, series_ids: list[UUID]) -> None:
     """Watch every episode until all wanted variants are published."""
     with database.begin() as db:
         episodes = [episode for series_id in series_ids for episode in episodes_of(db, series_id)]
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[making]}"))
-    with Bars(*columns, TimeElapsedColumn(), console=progress) as bars:
-        tasks = {one.id: bars.add_task(f"  {one.title}", total=1, making="waits for its run") for one in episodes}
-        known, heard = -1, time.monotonic()
+    hope = _Hope(episodes)
+    with watching(progress, episodes) as watch:
         while True:
             with database.begin() as db:
                 productions = [load_production(db, one.partition_key) for one in episodes]
-            steps = [progress_of(one) for one in productions]
-            for one, step in zip(episodes, steps, strict=True):
-                if step is not None:
-                    bars.update(tasks[one.id], completed=step.done, total=step.total, making=step.making)
+                jobs = load_jobs(db)
+            steps = [progress_of(production) for production in productions]
+            for production, step in zip(productions, steps, strict=True):
+                watch.show(production.episode, step)
             if all(step is not None and step.done == step.total for step in steps):
                 return
-            done = sum(step.done for step in steps if step is not None)
-            if done != known:
-                known, heard = done, time.monotonic()
-            _give_up_when_hopeless(database, {one.partition_key for one in episodes}, time.monotonic() - heard)
+            hope.look(sum(step.done for step in steps if step is not None), jobs)
             time.sleep(_POLL_S)
 
 
-def _give_up_when_hopeless(database: Database, partition_keys: set[str], quiet_s: float) -> None:
-    with database.begin() as db:
-        jobs = [job for job in load_jobs(db) if job.partition_key in partition_keys]
-    for job in jobs:
-        if job.attempt_count >= job.max_attempts:
-            raise DemoFailed(f"{job.partition_key} failed {job.attempt_count} times, the last with: {job.last_error}")
-    if quiet_s > QUIET_PATIENCE_S:
-        errors = "; ".join(f"{job.partition_key}: {job.last_error}" for job in jobs if job.last_error) or "no error"
-        raise DemoFailed(f"nothing was finished for {QUIET_PATIENCE_S} s ({errors}): `moltpipe status` shows more")
+class _Hope:
+    """Whether it is any use to wait on. Tells of every attempt that failed, once."""
 
+    def __init__(self, episodes: list[Episode]) -> None:
+        self._names = {one.partition_key: f"e{one.number:02d}" for one in episodes}
+        self._attempts: dict[str, int] = {}
+        self._done = -1
+        self._news_at = time.monotonic()
 
-def _account(database: Database, period: Period, series_ids: list[UUID], elapsed_s: float) -> dict[str, Any]:
-    """What came out, read back from the ledger."""
-    with database.begin() as db:
-        all_series = [load_series(db, series_id) for series_id in series_ids]
-        firsts = [first_take_at(db, series_id) for series_id in series_ids]
-        productions = {
-            series.id: [load_production(db, one.partition_key) for one in episodes_of(db, series.id)]
-            for series in all_series
-        }
-    first = min((moment for moment in firsts if moment is not None), default=None)
-    return {
-        "period": {"id": str(period.id)},
-        "series": [
-            {
-                "id": str(series.id),
-                "title": series.title,
-                "episodes": [_episode(production) for production in productions[series.id]],
-            }
-            for series in all_series
-        ],
-        "elapsed_seconds": round(elapsed_s, 1),
-        "closed_to_first_take_seconds": round((first - period.ends_at).total_seconds(), 1) if first else None,
-    }
+    def look(self, done: int, jobs: list[Job]) -> None:
+        """Take in how many steps are done and how the unfinished jobs stand.
 
+        Raises:
+            DemoFailed: a job has used up its attempts, or nothing happened for ten minutes.
+        """
+        if done != self._done:
+            self._done, self._news_at = done, time.monotonic()
+        ours = [job for job in jobs if job.partition_key in self._names]
+        for job in ours:
+            self._tell_failure(job)
+            if job.attempt_count >= job.max_attempts and job.process_uuid is None:
+                raise DemoFailed(
+                    f"{job.partition_key} failed {job.attempt_count} times, the last with: {job.last_error}"
+                )
+        if time.monotonic() - self._news_at > QUIET_PATIENCE_S:
+            errors = "; ".join(f"{job.partition_key}: {job.last_error}" for job in ours if job.last_error) or "no error"
+            raise DemoFailed(f"nothing was finished for {QUIET_PATIENCE_S} s ({errors}): `moltpipe status` shows more")
 
-def _episode(production: Production) -> dict[str, Any]:
-    return {
-        "id": str(production.episode.id),
-        "episode_number": production.episode.number,
-        "title": production.episode.title,
-        "partition_key": production.episode.partition_key,
-        "variants": [
-            {
-                "variant_number": variant.variant_number,
-                "video_key": variant.video.key,
-                "captions_key": variant.captions_key,
-                "thumbnail_key": variant.thumbnail_key,
-                "sha256": variant.video.sha256,
-                "bytes": variant.video.bytes,
-                "duration_seconds": variant.duration_seconds,
-            }
-            for _, variant in sorted(production.variants.items())
-        ],
-    }
-
-
-def _tell(document: dict[str, Any]) -> None:
-    for series in document["series"]:
-        print_table(
-            series["title"],
-            ["episode", "title", "variant", "seconds", "MB", "video"],
-            [
-                [
-                    episode["episode_number"],
-                    episode["title"],
-                    variant["variant_number"],
-                    f"{variant['duration_seconds']:.1f}",
-                    f"{variant['bytes'] / 1e6:.1f}",
-                    variant["video_key"],
-                ]
-                for episode in series["episodes"]
-                for variant in episode["variants"]
-            ],
-        )
-    out.print(
-        f"{document['elapsed_seconds']:.0f} s in all; first take "
-        f"{document['closed_to_first_take_seconds']:.0f} s after the period ended",
-        markup=False,
-    )
+    def _tell_failure(self, job: Job) -> None:
+        if job.attempt_count > self._attempts.get(job.partition_key, 0):
+            self._attempts[job.partition_key] = job.attempt_count
+            name = self._names[job.partition_key]
+            complain(f"  {name}: attempt {job.attempt_count} of {job.max_attempts} failed: {job.last_error}")

@@ -49,7 +49,8 @@ def print_json(document: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
     """A table for people. Columns of `numbers` are set to the right."""
-    table = Table(box=None, pad_edge=False)
+    # One blank between columns: an id and two times leave no room for more.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold", justify="right" if column in numbers else "left")
     for row in rows:

@@ -1,4 +1,4 @@
-"""What a command needs before it can do its work: settings, services, a migrated ledger, a store."""
+"""What a command needs before it can do its work: settings, services, a migrated ledger."""
 
 from __future__ import annotations
 
@@ -8,32 +8,31 @@ from dataclasses import dataclass
 
 from moltpipe.ledger.database import Database
 from moltpipe.runtime.house import open_house
-from moltpipe.runtime.services import open_store
 from moltpipe.settings import Settings, load_settings
-from moltpipe.store import Store
 
 
 @dataclass(frozen=True)
 class Session:
-    """An open ledger and store, with the settings that led to them."""
+    """An open ledger, with the settings that led to it."""
 
     settings: Settings
     database: Database
-    store: Store
 
 
 @contextmanager
 def session() -> Iterator[Session]:
-    """Start or join the services, migrate, and open ledger and store for one command.
+    """Start or join the services, migrate, and open the ledger for one command.
 
     Raises:
         SettingsError: a setting is wrong.
         ServiceError: a service did not start.
+        MigrationRefused: the ledger is none that this moltpipe can use.
+        DatabaseUnavailable: Postgres cannot be reached.
     """
     settings = load_settings()
     with open_house(settings) as house:
         database = Database(house.services.database_url.get_secret_value())
         try:
-            yield Session(settings, database, open_store(house.services, settings.s3_bucket))
+            yield Session(settings, database)
         finally:
             database.dispose()

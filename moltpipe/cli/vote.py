@@ -13,7 +13,7 @@ from moltpipe.cli.options import Agent, Json
 from moltpipe.cli.report import complain, print_json, say
 from moltpipe.cli.session import session
 from moltpipe.ledger.periods import open_due_periods
-from moltpipe.ledger.votes import VoteRefused, cast_vote
+from moltpipe.ledger.votes import NotInVoting, VoteRefused, cast_vote
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +43,8 @@ def vote(
                 ballot = cast_vote(db, script_id, agent, 1 if up else -1, now)
         except VoteRefused as error:
             complain(f"refused: {error}")
+            if isinstance(error, NotInVoting) and error.status == "submitted":
+                complain("it waits for a vote to open: `moltpipe period list` shows when")
             sys.exit(1)
     if as_json:
         print_json(

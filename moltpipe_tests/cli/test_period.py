@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from moltpipe.ledger.database import Database
+from moltpipe.ledger.periods import create_period, get_period, voting_settings
+from moltpipe.studio.moments import spelled
+from moltpipe_tests.cli.conftest import Moltpipe, now
+from moltpipe_tests.stories import a_filed_script, closed_vote
+
+CREATE = ("period", "create", "--starts-at", "2027-03-01T00:00Z", "--ends-at", "2027-03-02T00:00Z")
+
+
+def test_a_period_is_created_as_asked(moltpipe: Moltpipe) -> None:
+    said = moltpipe(*CREATE, "--json")
+    assert said.status == 0
+    assert str(UUID(said.json["id"])) == said.json["id"]
+    assert said.json["period_type"] == "agent_voting"
+    assert datetime.fromisoformat(said.json["starts_at"]) == datetime(2027, 3, 1, tzinfo=UTC)
+    assert datetime.fromisoformat(said.json["ends_at"]) == datetime(2027, 3, 2, tzinfo=UTC)
+
+
+def test_a_time_without_a_zone_is_utc_and_ours_can_be_pasted_back(moltpipe: Moltpipe) -> None:
+    said = moltpipe("period", "create", "--starts-at", "2027-03-01", "--ends-at", "2027-03-02 06:30 UTC", "--json")
+    assert said.json["starts_at"] == "2027-03-01T00:00:00+00:00"
+    assert said.json["ends_at"] == "2027-03-02T06:30:00+00:00"
+
+
+def test_an_overlap_is_refused_and_names_the_other_period(moltpipe: Moltpipe) -> None:
+    first = moltpipe(*CREATE, "--json").json["id"]
+    said = moltpipe(*CREATE, "--json")
+    assert (said.status, said.out) == (1, "")
+    assert first in said.err
+    assert len(moltpipe("period", "list", "--json").json["periods"]) == 1
+
+
+def test_a_period_that_ends_before_it_starts_is_refused(moltpipe: Moltpipe) -> None:
+    said = moltpipe("period", "create", "--starts-at", "2027-03-02", "--ends-at", "2027-03-01")
+    assert said.status == 1
+    assert "expected a time after starts_at" in said.err
+
+
+@pytest.mark.parametrize("time", ["tomorrow", "2027-02-30", "0001-01-01T00:00+05:00", ""])
+def test_what_is_no_time_is_wrong_usage(moltpipe: Moltpipe, time: str) -> None:
+    said = moltpipe("period", "create", "--starts-at", time, "--ends-at", "2027-03-02")
+    assert (said.status, said.out) == (2, "")
+    assert "--starts-at" in said.err
+
+
+def test_the_list_tells_every_state(moltpipe: Moltpipe, database: Database) -> None:
+    over = closed_vote(database)
+    moltpipe("period", "close", over.id)
+    a_filed_script(database, 1)
+    moltpipe("period", "create", "--starts-at", spelled(now()), "--ends-at", spelled(now() + timedelta(hours=1)))
+    moltpipe(*CREATE)
+
+    listed = moltpipe("period", "list", "--json").json["periods"]
+    assert [one["state"] for one in listed] == ["processed", "open", "scheduled"]
+    assert set(listed[0]) == {"id", "period_type", "starts_at", "ends_at", "state"}
+
+    table = moltpipe("period", "list").out.splitlines()
+    assert max(map(len, table)) <= 80
+    for row, one in zip(table[1:], listed, strict=True):
+        assert row.split() == [
+            one["id"], *one["starts_at"][:16].split("T"), *one["ends_at"][:16].split("T"), one["state"]
+        ]  # fmt: skip
+
+
+def test_an_empty_list_says_how_to_begin(moltpipe: Moltpipe) -> None:
+    assert "moltpipe period create" in moltpipe("period", "list").out
+    assert moltpipe("period", "list", "--json").json == {"periods": []}
+
+
+def test_a_future_period_cannot_be_closed_and_says_when_it_ends(moltpipe: Moltpipe) -> None:
+    period_id = moltpipe(*CREATE, "--json").json["id"]
+    for words in ([], [period_id]):
+        said = moltpipe("period", "close", *words, "--json")
+        assert (said.status, said.out) == (1, "")
+        assert "ends at 2027-03-02 00:00:00 UTC" in said.err
+    assert moltpipe("period", "list", "--json").json["periods"][0]["state"] == "scheduled"
+
+
+def test_closing_early_records_the_reason(moltpipe: Moltpipe, database: Database) -> None:
+    period_id = moltpipe(*CREATE, "--json").json["id"]
+    said = moltpipe("period", "close", period_id, "--early", "--reason", " the studio burns ", "--json")
+    assert said.status == 0
+    assert said.json["closed_early_reason"] == "the studio burns"
+    with database.begin() as db:
+        assert get_period(db, UUID(period_id)).closed_early_reason == "the studio burns"
+
+
+@pytest.mark.parametrize("words", [["--early"], ["--early", "--reason", " "], ["--reason", "because"]])
+def test_early_and_reason_go_together(moltpipe: Moltpipe, words: list[str]) -> None:
+    assert moltpipe("period", "close", *words).status == 2
+
+
+def test_the_period_that_is_over_is_closed_without_being_named(moltpipe: Moltpipe, database: Database) -> None:
+    over = closed_vote(database)
+    moltpipe(*CREATE)
+    said = moltpipe("period", "close", "--json")
+    assert said.status == 0
+    assert said.json["period_id"] == str(over.id)
+    assert [one["title"] for one in said.json["winners"]] == ["The Buoy That Answered"]
+
+
+def test_of_several_that_are_over_one_must_be_named(moltpipe: Moltpipe, database: Database) -> None:
+    over = closed_vote(database)
+    with database.begin() as db:
+        older = create_period(db, "agent_voting", now() - timedelta(days=2), now() - timedelta(days=1))
+    said = moltpipe("period", "close")
+    assert said.status == 1
+    assert str(over.id) in said.err
+    assert str(older.id) in said.err
+
+
+def test_where_there_is_nothing_to_close_it_is_said(moltpipe: Moltpipe) -> None:
+    said = moltpipe("period", "close")
+    assert said.status == 1
+    assert "there is no voting period to close" in said.err
+
+
+def test_the_cadence_is_kept_in_the_database(moltpipe: Moltpipe, database: Database) -> None:
+    assert moltpipe("period", "cadence").out == "weekly\n"
+    assert moltpipe("period", "cadence", "daily", "--json").json == {"cadence": "daily"}
+    with database.begin() as db:
+        assert voting_settings(db).cadence == "daily"
+    assert moltpipe("period", "cadence").out == "daily\n"
+
+
+def test_a_cadence_that_does_not_exist_is_wrong_usage(moltpipe: Moltpipe) -> None:
+    said = moltpipe("period", "cadence", "hourly")
+    assert said.status == 2
+    assert "'weekly', 'daily', 'immediate'" in " ".join(said.err.replace("│", "").split())
