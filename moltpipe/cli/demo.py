@@ -32,7 +32,7 @@ from moltpipe.ledger.production import load_production
 from moltpipe.ledger.scripts import file_script
 from moltpipe.ledger.series import count_series, episodes_of
 from moltpipe.ledger.votes import cast_vote
-from moltpipe.runtime.stack import AlreadyUpError, stack
+from moltpipe.runtime.stack import AlreadyUpError, Stack, stack
 from moltpipe.studio.admission import judge
 from moltpipe.studio.progress import progress_of
 from moltpipe.studio.records import Episode, Job, Period
@@ -44,6 +44,7 @@ VOTING_TIME = timedelta(seconds=15)
 VOTERS = ("orbit", "marrow", "tinsel")
 CLOSING_PATIENCE_S = 180
 QUIET_PATIENCE_S = 600
+LAST_RUNS_PATIENCE_S = 60
 _POLL_S = 0.5
 
 
@@ -127,12 +128,20 @@ def _stage(opened: Session) -> Iterator[None]:
             report(f"  Dagster is up at {running.url}")
             try:
                 yield
+                _let_runs_end(running)
             except KeyboardInterrupt:
                 report("  stopping; `moltpipe up` goes on from here")
                 raise
     except AlreadyUpError as up:
         report(f"  using the moltpipe that is up at {up.url}")
         yield
+
+
+def _let_runs_end(running: Stack) -> None:
+    """The last rows are written before their runs have reported them: without this the partition would not be green."""
+    deadline = time.monotonic() + LAST_RUNS_PATIENCE_S
+    while running.runs_in_flight() and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
 
 
 def _await_closing(database: Database, period: Period) -> Outcome:

@@ -1,4 +1,4 @@
-"""`moltpipe period`: list, create, close, and the cadence by which periods are made."""
+"""`moltpipe period`: list, create, close, and the settings by which periods are made and won."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from moltpipe.ledger.periods import (
     OutcomeMissing,
     PeriodNotOver,
     PeriodOverlaps,
+    SettingRefused,
     UnknownPeriodId,
     change_voting_settings,
     close_early,
@@ -29,9 +30,11 @@ from moltpipe.ledger.periods import (
 )
 from moltpipe.studio.moments import spelled
 from moltpipe.studio.records import Period
-from moltpipe.studio.voting import Cadence, period_state
+from moltpipe.studio.voting import Cadence, WinnerScope, period_state
 
-app = typer.Typer(help="List, create and close voting periods, and set how often there is one.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, create and close voting periods, and set how they are made and won.", no_args_is_help=True
+)
 
 
 class NothingToClose(Exception):
@@ -109,17 +112,37 @@ def close(
 
 
 @app.command()
-def cadence(
-    rhythm: Annotated[Cadence | None, typer.Argument(metavar="RHYTHM", help="Shown if not given.")] = None,
+def settings(
+    cadence: Annotated[Cadence | None, typer.Option(help="How often a period is made.")] = None,
+    winner_scope: Annotated[WinnerScope | None, typer.Option(help="Among whom one script wins.")] = None,
+    min_votes: Annotated[int | None, typer.Option(help="Votes that a winner needs at least.")] = None,
+    min_score: Annotated[int | None, typer.Option(help="Score that a winner needs at least.")] = None,
+    voting_minutes: Annotated[int | None, typer.Option(help="How long a period lasts.")] = None,
+    start_weekday: Annotated[int | None, typer.Option(help="Day of a weekly period, Monday is 0.")] = None,
+    start_hour_utc: Annotated[int | None, typer.Option(help="Hour of a weekly or daily period.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show or set how often a voting period is made: weekly, daily or immediate. Kept in the database."""
+    """Show the voting settings, or change some of them. Kept in the database, for every process alike."""
+    given = {
+        "cadence": cadence,
+        "winner_scope": winner_scope,
+        "min_votes": min_votes,
+        "min_score": min_score,
+        "voting_minutes": voting_minutes,
+        "start_weekday": start_weekday,
+        "start_hour_utc": start_hour_utc,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
     with session() as opened, opened.database.begin() as db:
-        settings = voting_settings(db) if rhythm is None else change_voting_settings(db, cadence=rhythm)
+        try:
+            now = change_voting_settings(db, **changes) if changes else voting_settings(db)
+        except SettingRefused as error:
+            raise typer.BadParameter(error.rule, param_hint=f"--{error.name.replace('_', '-')}") from error
+    rows = now.model_dump(mode="json")
     if as_json:
-        print_json({"cadence": settings.cadence.value})
+        print_json(rows)
     else:
-        say(settings.cadence.value)
+        print_table(["setting", "value"], [(name, str(value)) for name, value in rows.items()])
 
 
 def print_periods(rows: Sequence[tuple[str, datetime, datetime, str]]) -> None:

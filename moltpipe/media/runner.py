@@ -97,8 +97,7 @@ def run(args: Sequence[str], *, timeout_s: float, stdin: Iterable[bytes] | None 
     finally:
         deadline.cancel()
         listener.join()
-        if process.stderr is not None:
-            process.stderr.close()
+        _close(process)
     last_words = "\n".join(tail)
     if late.is_set():
         raise MediaError(f"ffmpeg did not end within {timeout_s:.0f} s and was stopped. Its last words:\n{last_words}")
@@ -132,6 +131,13 @@ def _listen(pipe: IO[bytes] | None, tail: deque[str]) -> None:
     """Keep stderr flowing: a full pipe of 64 KiB stops FFmpeg for good."""
     if pipe is not None:
         tail.extend(line.decode("utf-8", "replace").rstrip() for line in pipe)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

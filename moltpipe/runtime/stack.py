@@ -53,6 +53,10 @@ _HEALTH = """{
     loadStatus locationOrLoadError { __typename ... on PythonError { message errorChain { error { message } } } } } } }
 }"""
 
+_RUNS_IN_FLIGHT = """{
+  runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) { ... on Runs { count } }
+}"""
+
 Say = Callable[[str], None]
 
 
@@ -135,6 +139,15 @@ class Stack:
             raise GraphQLError("; ".join(str(error.get("message")) for error in document["errors"]))
         data: dict[str, Any] = document["data"]
         return data
+
+    def runs_in_flight(self) -> int:
+        """How many runs are queued, starting or at work.
+
+        Raises:
+            GraphQLError: the query is refused.
+            httpx.HTTPError: the webserver cannot be reached.
+        """
+        return int(self.graphql(_RUNS_IN_FLIGHT)["runsOrError"]["count"])
 
     def start(self) -> None:
         """Start everything and wait until runs can be launched.

@@ -8,6 +8,7 @@ import pytest
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.periods import create_period, get_period, voting_settings
 from moltpipe.studio.moments import spelled
+from moltpipe.studio.voting import VotingSettings
 from moltpipe_tests.cli.conftest import Moltpipe, now
 from moltpipe_tests.stories import a_filed_script, closed_vote
 
@@ -122,15 +123,25 @@ def test_where_there_is_nothing_to_close_it_is_said(moltpipe: Moltpipe) -> None:
     assert "there is no voting period to close" in said.err
 
 
-def test_the_cadence_is_kept_in_the_database(moltpipe: Moltpipe, database: Database) -> None:
-    assert moltpipe("period", "cadence").out == "weekly\n"
-    assert moltpipe("period", "cadence", "daily", "--json").json == {"cadence": "daily"}
+def test_the_settings_are_kept_in_the_database(moltpipe: Moltpipe, database: Database) -> None:
+    assert moltpipe("period", "settings", "--json").json["cadence"] == "weekly"
+    changed = moltpipe("period", "settings", "--cadence", "daily", "--winner-scope", "period", "--json").json
+    assert (changed["cadence"], changed["winner_scope"], changed["min_votes"]) == ("daily", "period", 1)
     with database.begin() as db:
-        assert voting_settings(db).cadence == "daily"
-    assert moltpipe("period", "cadence").out == "daily\n"
+        kept = voting_settings(db)
+    assert (kept.cadence, kept.winner_scope) == ("daily", "period")
+    assert "daily" in moltpipe("period", "settings").out
 
 
-def test_a_cadence_that_does_not_exist_is_wrong_usage(moltpipe: Moltpipe) -> None:
-    said = moltpipe("period", "cadence", "hourly")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--cadence", "hourly"), ("--winner-scope", "agent"), ("--min-votes", "0"), ("--start-weekday", "7")],
+)
+def test_a_setting_that_cannot_be_is_wrong_usage(
+    moltpipe: Moltpipe, database: Database, option: str, value: str
+) -> None:
+    said = moltpipe("period", "settings", option, value)
     assert said.status == 2
-    assert "'weekly', 'daily', 'immediate'" in " ".join(said.err.replace("│", "").split())
+    assert option in said.err
+    with database.begin() as db:
+        assert voting_settings(db) == VotingSettings()

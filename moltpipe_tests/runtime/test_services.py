@@ -110,7 +110,7 @@ def test_what_was_written_is_there_after_everything_was_killed(settings: Setting
     with services(settings) as held:
         _write(held, settings)
         holder.kill()
-        holder.wait()
+        holder.communicate()
         for name in ("postgres", "s3"):
             _kill(_remembered(settings)[name]["pid"])
     with services(settings) as again:
@@ -136,7 +136,7 @@ def test_services_outlive_a_killed_holder_and_the_next_one_joins_them(settings: 
     addresses = _addresses(holder)
     before = _remembered(settings)
     holder.kill()
-    holder.wait()
+    holder.communicate()
     with services(settings) as held:
         assert [held.database_url.get_secret_value(), held.s3.endpoint_url] == addresses
         assert _remembered(settings) == before

@@ -137,7 +137,10 @@ def _launch_when_loaded(running: Stack, job: str) -> str:
     answer: dict[str, Any] = {}
 
     def launched() -> bool:
-        answer.update(running.graphql(_LAUNCH, {"job": job})["launchRun"])
+        try:
+            answer.update(running.graphql(_LAUNCH, {"job": job})["launchRun"])
+        except httpx.HTTPError:
+            return False  # a webserver that came back before the code server may have to come back once more
         return bool(answer["__typename"] == "LaunchRunSuccess")
 
     _await(launched)
@@ -170,7 +173,7 @@ def test_nothing_survives_a_killed_stack_but_the_services_and_the_next_one_joins
     _, *pids = killed.stdout.readline().split()
     services = _service_pids(settings)
     killed.kill()
-    killed.wait()
+    killed.communicate()
     with stack(settings, module="toy_definitions") as running:
         assert not any(alive(int(pid)) for pid in pids), "two daemons at once"
         assert _service_pids(settings) == services
