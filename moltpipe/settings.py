@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     voice: Literal["espeak"] = "espeak"
     camera: Literal["animatic"] = "animatic"
     composer: Literal["none"] = "none"
-    profile: Annotated[Profile, NoDecode, BeforeValidator(_profile)] = parse_profile("540p24")
+    profile: Annotated[Profile, NoDecode, BeforeValidator(_profile)] = parse_profile("360p24")
 
     budget_run_usd: Budget | None = None
     budget_series_usd: Budget | None = None

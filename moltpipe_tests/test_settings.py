@@ -27,7 +27,7 @@ def test_everything_has_a_default_that_needs_no_service(monkeypatch: pytest.Monk
         "animatic",
         "none",
     )
-    assert (settings.profile.width, settings.profile.height, settings.profile.rate) == (960, 540, 24)
+    assert (settings.profile.width, settings.profile.height, settings.profile.rate) == (640, 360, 24)
     assert settings.budget_run_usd is None
     assert settings.takes_at_once >= 1
 
