@@ -44,7 +44,8 @@ def media_links(store: Store, port: int) -> Iterator[str]:
     class Redirect(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             key = unquote(urlsplit(self.path).path).lstrip("/")
-            if not key.startswith(_PUBLISHED):
+            # Some servers take `..` in a key for a step upwards.
+            if not key.startswith(_PUBLISHED) or ".." in key.split("/"):
                 self.send_error(404)
                 return
             self.send_response(302)
