@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -308,7 +309,7 @@ def stack(
         processes = held.enter_context(FileLock(settings.data_dir / "processes.lock"))
         if not processes.try_take(_LEFTOVERS_S):
             raise ServiceError("moltpipe", "finds processes of a killed one that do not end", up.path)
-        chosen = _choose_port(port)
+        chosen = choose_port(port, held)
         house = held.enter_context(open_house(settings, instance_yaml=instance_yaml))
         if settings.media_url is None:
             links = media_links(open_store(house.services, settings.s3_bucket), media_port(settings.data_dir))
@@ -327,13 +328,28 @@ def stack(
         yield running
 
 
-def _choose_port(port: int | None) -> int:
+def choose_port(port: int | None, held: ExitStack) -> int:
+    """A port that is free and that no other stack of this machine is about to listen on.
+
+    The webserver listens seconds after its port was chosen. Two stacks that started together both took 3000,
+    and the second one was content when the first one's webserver answered.
+    """
     if port:
-        if not is_free(port):
+        if not _reserved(port, held):
             raise PortTakenError(port)
         return port
     tried = range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED)
-    return next((one for one in tried if is_free(one)), None) or free_ports(1)[0]
+    return next((one for one in tried if _reserved(one, held)), None) or free_ports(1)[0]
+
+
+def _reserved(port: int, held: ExitStack) -> bool:
+    if not is_free(port):
+        return False
+    try:
+        lock = held.enter_context(FileLock(Path(tempfile.gettempdir()) / f"moltpipe-port-{port}.lock"))
+    except PermissionError:
+        return True  # another user's file, perhaps an old one: what listens is all that can be told
+    return lock.try_take()
 
 
 def _members(data_dir: Path, port: int, module: str) -> dict[str, _Member]:

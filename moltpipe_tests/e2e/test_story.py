@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from moltpipe.ledger.production import load_production
 from moltpipe.media.gate import deliver
 from moltpipe.media.stills import frame_at
+from moltpipe.runtime.stack import Stack
 from moltpipe.studio.records import Production
 from moltpipe_tests.e2e.studio import Studio, a_studio, latest_check, launch, partitions, until
 
@@ -43,6 +45,13 @@ def media(studio: Studio, story: Story, tmp_path_factory: pytest.TempPathFactory
             for key in (variant["video_key"], variant["captions_key"], variant["thumbnail_key"]):
                 files[key] = store.fetch(key, folder / key.replace("/", "_"))
     return files
+
+
+@pytest.fixture(scope="module")
+def running(studio: Studio, story: Story) -> Iterator[Stack]:  # noqa: ARG001 (the demo comes first, and alone)
+    """`moltpipe up` on what the demo left; the commands of the tests run beside it."""
+    with studio.up() as up:
+        yield up
 
 
 def episodes(story: Story) -> list[Any]:
@@ -100,34 +109,35 @@ def test_the_variants_of_the_pilot_look_different(media: dict[str, Path], story:
             assert sum(abs(a - b) for a, b in pairs) / len(one.tobytes()) > 2
 
 
-def test_partitions_are_green_and_materializing_again_costs_nothing(studio: Studio, story: Story) -> None:
+def test_partitions_are_green_and_materializing_again_costs_nothing(
+    studio: Studio, story: Story, running: Stack
+) -> None:
     """Afterwards `regenerate` makes a second take of everything in that stage, and keeps the first."""
     keys = {one["partition_key"] for one in episodes(story)}
     second = episodes(story)[1]["partition_key"]
     before = productions(studio, story)[second]
-    with studio.up() as running:
-        for stage in STAGES:
-            assert partitions(running, stage) == (keys, set())
-        for stage in STAGES:
-            assert launch(running, stage, second) == "SUCCESS"
-        assert productions(studio, story)[second] == before
+    for stage in STAGES:
+        assert partitions(running, stage) == (keys, set())
+    for stage in STAGES:
+        assert launch(running, stage, second) == "SUCCESS"
+    assert productions(studio, story)[second] == before
 
-        assert launch(running, "clips", second, regenerate=True) == "SUCCESS"
-        after = productions(studio, story)[second]
-        assert {take.take_number for take in after.takes.values()} == {2}
-        with studio.open() as (_, store):
-            for take in before.takes.values():
-                assert store.size(take.media.key) == take.media.bytes
+    assert launch(running, "clips", second, regenerate=True) == "SUCCESS"
+    after = productions(studio, story)[second]
+    assert {take.take_number for take in after.takes.values()} == {2}
+    with studio.open() as (_, store):
+        for take in before.takes.values():
+            assert store.size(take.media.key) == take.media.bytes
 
-        assert launch(running, "stitched_episode", second) == "SUCCESS"
-        recut = productions(studio, story)[second].variants[1]
-        assert recut.ingredients != before.variants[1].ingredients
+    assert launch(running, "stitched_episode", second) == "SUCCESS"
+    recut = productions(studio, story)[second].variants[1]
+    assert recut.ingredients != before.variants[1].ingredients
 
-        key = "selected_scripts_have_series"
-        assert until(lambda: latest_check(running, "scripts", key), within_s=90, what="the check is recorded")
+    key = "selected_scripts_have_series"
+    assert until(lambda: latest_check(running, "scripts", key), within_s=90, what="the check is recorded")
 
 
-@pytest.mark.usefixtures("story")
+@pytest.mark.usefixtures("running")
 def test_status_and_check_agree_that_all_is_well(studio: Studio) -> None:
     status = studio.json("status")
     (series,) = status["series"]
@@ -137,7 +147,8 @@ def test_status_and_check_agree_that_all_is_well(studio: Studio) -> None:
     assert all(check["passed"] for check in studio.json("check")["checks"])
 
 
-def test_a_second_story_leaves_the_first_untouched(studio: Studio, story: Story) -> None:
+@pytest.mark.usefixtures("running")
+def test_a_second_story_beside_a_running_moltpipe_leaves_the_first_untouched(studio: Studio, story: Story) -> None:
     before = productions(studio, story)
     again = studio.json("demo")
     assert productions(studio, story) == before
@@ -145,7 +156,7 @@ def test_a_second_story_leaves_the_first_untouched(studio: Studio, story: Story)
     assert [len(one["variants"]) for one in episodes(again)] == [4, 1, 1, 1, 1]
 
 
-@pytest.mark.usefixtures("story")
+@pytest.mark.usefixtures("running")
 def test_the_tools_of_dagster_work_in_the_checkout(studio: Studio) -> None:
     listed = json.loads(studio.run("exec", "--", "dg", "list", "defs", "--json"))
     assert set(STAGES) <= {asset["asset_key"] for asset in listed["assets"]}

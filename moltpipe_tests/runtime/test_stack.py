@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from moltpipe.runtime.background import ServiceError
-from moltpipe.runtime.stack import AlreadyUpError, PortTakenError, Stack, stack
+from moltpipe.runtime.stack import AlreadyUpError, PortTakenError, Stack, choose_port, stack
 from moltpipe.settings import Settings
 from moltpipe_tests.runtime.living import alive
 
@@ -80,7 +81,7 @@ def up(settings: Settings, said: list[str]) -> Iterator[Stack]:
         yield running
 
 
-def _await(condition: Callable[[], object], within_s: float = 60) -> None:
+def _await(condition: Callable[[], object], within_s: float = 120) -> None:
     until = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < until, "did not happen in time"
@@ -200,6 +201,16 @@ def test_a_taken_port_is_refused_before_anything_is_started(settings: Settings) 
         with pytest.raises(PortTakenError, match=str(port)), stack(settings, port, module="toy_definitions"):
             pass
     assert not (settings.data_dir / "services.json").exists()
+
+
+def test_two_stacks_that_start_together_do_not_share_a_port() -> None:
+    with ExitStack() as one, ExitStack() as other:
+        first, second = choose_port(None, one), choose_port(None, other)
+        assert first != second
+        with pytest.raises(PortTakenError):
+            choose_port(first, other)
+        one.close()
+        assert choose_port(first, other) == first
 
 
 def test_definitions_that_do_not_load_are_named_with_their_error(settings: Settings) -> None:
