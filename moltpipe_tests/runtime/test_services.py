@@ -14,6 +14,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from botocore.config import Config
 from pydantic import SecretStr
 
 from moltpipe.runtime.background import ServiceError
@@ -39,6 +40,8 @@ def _client(held: Services) -> Any:  # noqa: ANN401 - boto3's clients are made a
         region_name=held.s3.region,
         aws_access_key_id=held.s3.access_key,
         aws_secret_access_key=held.s3.secret_key.get_secret_value(),
+        # Like the store: right after a crash the volumes may not have reported to their master yet.
+        config=Config(retries={"max_attempts": 8, "mode": "standard"}),
     )
 
 
