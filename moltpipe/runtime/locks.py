@@ -1,6 +1,6 @@
 """File locks between processes: who may start and stop services, who uses them, who lives.
 
-Here: `flock` with words. Not here: what the locks protect (`runtime.services`, `runtime.processes`).
+Here: `flock` with words. Not here: what the locks protect (`runtime.services`, `runtime.stack`).
 
 `flock` and not a pid file: the kernel lets go of it when its holder dies, however it dies, and a lock
 that a child inherits says for sure that the child lives, also across containers that share a folder and
