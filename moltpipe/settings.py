@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeGuard
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -28,10 +27,7 @@ PREFIX = "MOLTPIPE_"
 _SET_FOR_CHILDREN = frozenset({"MOLTPIPE_DAGSTER_POSTGRES_URL"})
 """Set by `runtime.environment`, never by an operator; a child process must not stumble over it."""
 
-_ENGINE_VARIABLE = re.compile(r"_(BASE_URL|API_KEY|MAX_CONCURRENCY|START_DELAY_MS)$")
-"""Variables of hosted engines, set for other versions perhaps; they look alike, so none is taken for a typo."""
-
-_SECRETS = frozenset({"database_url", "alert_urls"})
+_SECRETS = frozenset({"database_url", "alert_urls", "api_key", "webhook_secret"})
 """Fields whose values never reach a message: passwords, and webhooks whose address is the key."""
 
 _TYPO_LIKENESS = 0.85
@@ -85,6 +81,141 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+        raise ValueError("expected http(s)://host[:port][/path], with the key in the variable for it")
+    return value.rstrip("/")
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+
+
+class Account(BaseSettings):
+    """What can be set for every hosted engine: `MOLTPIPE_<ENGINE>_<FIELD>`.
+
+    A `base_url` without a path means the API's usual one under that host.
+    """
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
+
+    base_url: BaseUrl
+    api_key: SecretStr | None = None
+    max_concurrency: int = Field(default=2, ge=1)
+    """Jobs in flight at once, over every process and machine."""
+    start_delay_ms: int = Field(default=0, ge=0)
+    """The least time between two starts, over every process and machine."""
+    deadline_s: float = Field(default=3600, gt=0)
+    """How long after its start a job is waited for."""
+    price_usd: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
+    """What one unit costs (a second, a thousand characters: `moltpipe estimate` says which), by one's own contract."""
+
+    @property
+    def key(self) -> str:
+        """The key in the clear; empty where none is set."""
+        return self.api_key.get_secret_value() if self.api_key else ""
+
+
+def _account(engine: str) -> SettingsConfigDict:
+    return SettingsConfigDict(env_prefix=f"{PREFIX}{engine.upper()}_")
+
+
+class Ltx2Account(Account):
+    """MOLT's own LTX-2 behind a Modal web function, or any server that speaks the same."""
+
+    model_config = _account("ltx2")
+    base_url: BaseUrl | None = None  # type: ignore[assignment] # nobody hosts it for others: there is no usual address
+    """The endpoint itself: requests go to this very address."""
+    start_delay_ms: int = Field(default=500, ge=0)
+    steps: int = Field(default=50, ge=1, le=200)
+
+
+class ReplicateAccount(Account):
+    """Replicate, for any video model that it hosts."""
+
+    model_config = _account("replicate")
+    base_url: BaseUrl = "https://api.replicate.com/v1"
+    model: str = Field(default="google/veo-3.1-fast", pattern=r"^[\w.-]+/[\w.-]+(:[0-9a-f]{8,64})?$")
+    """`owner/name`, or `owner/name:version` for a model that is not one of the official ones."""
+    max_concurrency: int = Field(default=4, ge=1)
+    start_delay_ms: int = Field(default=600, ge=0)
+    webhook_secret: SecretStr | None = None
+
+
+class VeoAccount(Account):
+    """Veo through the Gemini API."""
+
+    model_config = _account("veo")
+    base_url: BaseUrl = "https://generativelanguage.googleapis.com/v1beta"
+    model: str = Field(default="veo-3.1-fast-generate-preview", pattern=r"^[\w.-]+$")
+    max_concurrency: int = Field(default=4, ge=1)
+    start_delay_ms: int = Field(default=1200, ge=0)
+
+
+class HeygenAccount(Account):
+    """HeyGen: somebody who says the voiceover."""
+
+    model_config = _account("heygen")
+    base_url: BaseUrl = "https://api.heygen.com"
+    avatar_id: str = Field(default="Abigail_expressive_2024112501", min_length=1)
+    max_concurrency: int = Field(default=3, ge=1)
+    start_delay_ms: int = Field(default=1000, ge=0)
+    deadline_s: float = Field(default=4 * 3600, gt=0)
+    webhook_secret: SecretStr | None = None
+
+
+class StockAccount(Account):
+    """DVIDS: footage of the United States' armed forces, in the public domain."""
+
+    model_config = _account("stock")
+    base_url: BaseUrl = "https://api.dvidshub.net"
+    start_delay_ms: int = Field(default=1000, ge=0)
+
+
+class ElevenlabsAccount(Account):
+    """ElevenLabs."""
+
+    model_config = _account("elevenlabs")
+    base_url: BaseUrl = "https://api.elevenlabs.io/v1"
+    model: str = Field(default="eleven_multilingual_v2", min_length=1)
+    voice_id: str = Field(default="JBFqnCBsd6RMkjVDRZzb", min_length=1)
+    """The voice of a line whose script names none."""
+
+
+class OpenaiAccount(Account):
+    """Any server with OpenAI's speech API, such as Kokoro-FastAPI. One of one's own needs no key."""
+
+    model_config = _account("openai")
+    base_url: BaseUrl = "https://api.openai.com/v1"
+    model: str = Field(default="tts-1", min_length=1)
+    voice: str = Field(default="alloy", min_length=1)
+
+
+class ChatAccount(Account):
+    """Any server with OpenAI's chat API: Groq, xAI, one of one's own."""
+
+    model_config = _account("chat")
+    base_url: BaseUrl = "https://api.groq.com/openai/v1"
+    model: str = Field(default="openai/gpt-oss-120b", min_length=1)
+
+
+class MusicgenAccount(Account):
+    """MusicGen on Replicate. Without an address and a key of its own, it uses those of `replicate`."""
+
+    model_config = _account("musicgen")
+    base_url: BaseUrl | None = None  # type: ignore[assignment] # none means that of `replicate`
+    model: str = Field(
+        default="meta/musicgen:671ac645ce5e552cc63a54a2bbff63fcf798043055d2dac5fc9e36a837eedcfb",
+        pattern=r"^[\w.-]+/[\w.-]+(:[0-9a-f]{8,64})?$",
+    )
+    start_delay_ms: int = Field(default=600, ge=0)
+
+
+CameraName = Literal["animatic", "ltx2", "replicate", "veo", "heygen", "stock"]
+_NEEDS_KEY = frozenset({"replicate", "veo", "heygen", "stock", "elevenlabs", "chat", "musicgen"})
+
 Budget = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -111,10 +242,12 @@ class Settings(BaseSettings):
     media_url: Annotated[str, AfterValidator(_endpoint_url)] | None = None
     """Where a browser finds the bucket's objects, for links in the UI: `moltpipe up` serves one on loopback."""
 
-    screenwriter: Literal["outline"] = "outline"
-    voice: Literal["espeak"] = "espeak"
-    camera: Literal["animatic"] = "animatic"
-    composer: Literal["none"] = "none"
+    screenwriter: Literal["outline", "chat"] = "outline"
+    voice: Literal["espeak", "elevenlabs", "openai"] = "espeak"
+    camera: CameraName = "animatic"
+    second_camera: Literal["animatic", "ltx2", "replicate", "veo", "stock"] = "animatic"
+    """Films what the camera cannot: HeyGen's people do not keep silent."""
+    composer: Literal["none", "musicgen"] = "none"
     profile: Annotated[Profile, NoDecode, BeforeValidator(_profile)] = parse_profile("360p24")
 
     budget_run_usd: Budget | None = None
@@ -124,6 +257,23 @@ class Settings(BaseSettings):
         tuple[Annotated[str, AfterValidator(_alert_url)], ...], NoDecode, BeforeValidator(_url_list)
     ] = ()
 
+    ltx2: Ltx2Account = Field(default_factory=Ltx2Account)
+    replicate: ReplicateAccount = Field(default_factory=ReplicateAccount)
+    veo: VeoAccount = Field(default_factory=VeoAccount)
+    heygen: HeygenAccount = Field(default_factory=HeygenAccount)
+    stock: StockAccount = Field(default_factory=StockAccount)
+    elevenlabs: ElevenlabsAccount = Field(default_factory=ElevenlabsAccount)
+    openai: OpenaiAccount = Field(default_factory=OpenaiAccount)
+    chat: ChatAccount = Field(default_factory=ChatAccount)
+    musicgen: MusicgenAccount = Field(default_factory=MusicgenAccount)
+
+    webhooks_url: Annotated[str, AfterValidator(_endpoint_url)] | None = None
+    """Public address of `moltpipe webhooks`. None means that hosted engines are polled and nothing else."""
+    max_result_bytes: int = Field(default=2 * 1024**3, ge=1024)
+    """The largest result that is fetched from a hosted engine."""
+    allow_private_results: bool = False
+    """Whether results may be fetched over http or from addresses of a private network."""
+
     lease_s: float = Field(default=60, gt=0)
     """How long a production job stays claimed without a heartbeat."""
     heartbeat_s: float = Field(default=5, gt=0)
@@ -131,9 +281,27 @@ class Settings(BaseSettings):
     takes_at_once: int = Field(default_factory=_cores, ge=1)
     """Takes made side by side in one process; the machine's cores unless set."""
 
+    def key_of(self, engine: str) -> str:
+        """The key that a hosted engine uses, in the clear; empty where none is set."""
+        account: Account = getattr(self, engine)
+        return account.key or (self.replicate.key if engine == "musicgen" else "")
 
-def load_settings() -> Settings:
+    def lacking(self, engine: str, *, with_key: bool = True) -> str | None:
+        """What an engine cannot do without and does not have, in words; None when nothing is missing.
+
+        Without `with_key` nobody asks for a key: a price can be quoted by an engine that has none.
+        """
+        if engine == "ltx2" and self.ltx2.base_url is None:
+            return f"{variable('ltx2_base_url')} is not set: expected the address of the endpoint"
+        if with_key and engine in _NEEDS_KEY and not self.key_of(engine):
+            return f"{variable(f'{engine}_api_key')} is not set: expected a key"
+        return None
+
+
+def load_settings(*, with_keys: bool = True) -> Settings:
     """The settings of this process's environment.
+
+    `with_keys` asks for the keys of the chosen engines, which are needed to call them and not to quote a price.
 
     Raises:
         SettingsError: a value cannot be used, or a variable looks like a misspelt one.
@@ -141,10 +309,15 @@ def load_settings() -> Settings:
     typos = misspelt(os.environ)
     if typos:
         raise SettingsError(f"{name} is not a setting: did you mean {meant}?" for name, meant in typos.items())
-    try:
-        settings = Settings()
-    except ValidationError as refusal:
-        raise SettingsError(_complaints(refusal)) from None
+    complaints = [line for account in accounts().values() for line in _tried(account)]
+    # An account that cannot be made would be reported again by the settings that hold it.
+    complaints += [] if complaints else _tried(Settings)
+    if complaints:
+        raise SettingsError(complaints)
+    settings = Settings()
+    lacking = _lacking(settings, with_keys=with_keys)
+    if lacking:
+        raise SettingsError(lacking)
     if settings.heartbeat_s * 2 > settings.lease_s:
         raise SettingsError(
             [f"{PREFIX}HEARTBEAT_S={settings.heartbeat_s:g}: expected at most half of LEASE_S={settings.lease_s:g}"]
@@ -157,16 +330,30 @@ def variable(field: str) -> str:
     return f"{PREFIX}{field}".upper()
 
 
+def variables() -> frozenset[str]:
+    """Every variable that is a setting."""
+    engines = accounts()
+    plain = {variable(name) for name in Settings.model_fields if name not in engines}
+    return frozenset(
+        plain | {variable(f"{name}_{field}") for name, account in engines.items() for field in account.model_fields}
+    )
+
+
+def accounts() -> dict[str, type[Account]]:
+    """The kinds of account, by the engine's name."""
+    return {name: field.annotation for name, field in Settings.model_fields.items() if _is_account(field.annotation)}
+
+
 def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that nearly are a setting, each with the setting that it is like.
 
     Other unknown `MOLTPIPE_*` variables are left alone: tools around us set their own.
     """
-    known = {variable(field) for field in Settings.model_fields} | _SET_FOR_CHILDREN
+    known = variables() | _SET_FOR_CHILDREN
     bare = {name.removeprefix(PREFIX): name for name in known}
     found = {}
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in known or _ENGINE_VARIABLE.search(name):
+        if not name.startswith(PREFIX) or name in known:
             continue
         near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=_TYPO_LIKENESS)
         if near:
@@ -174,11 +361,41 @@ def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _complaints(refusal: ValidationError) -> list[str]:
+def _is_account(annotation: object) -> TypeGuard[type[Account]]:
+    return isinstance(annotation, type) and issubclass(annotation, Account)
+
+
+def _lacking(settings: Settings, *, with_keys: bool) -> list[str]:
+    """What the chosen engines cannot do without."""
+    chosen = {
+        "screenwriter": settings.screenwriter,
+        "voice": settings.voice,
+        "camera": settings.camera,
+        "composer": settings.composer,
+    }
+    if settings.camera == "heygen":
+        chosen["second_camera"] = settings.second_camera
+    return [
+        f"{missing}, as {variable(role)}={engine}"
+        for role, engine in chosen.items()
+        if (missing := settings.lacking(engine, with_key=with_keys)) is not None
+    ]
+
+
+def _tried(kind: type[BaseSettings]) -> list[str]:
+    """What is wrong with the variables of one kind of settings."""
+    try:
+        kind()
+    except ValidationError as refusal:
+        return _complaints(refusal, kind.model_config.get("env_prefix", PREFIX))
+    return []
+
+
+def _complaints(refusal: ValidationError, prefix: str) -> list[str]:
     lines = []
     for error in refusal.errors(include_url=False):
         field = str(error["loc"][0])
-        name = variable(field)
+        name = f"{prefix}{field}".upper()
         came = "(hidden)" if field in _SECRETS else repr(os.environ.get(name, ""))
         said = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
         lines.append(f"{name}={came}: {said}")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from moltpipe.settings import Settings, SettingsError, load_settings, misspelt, variable
+from moltpipe.settings import SettingsError, load_settings, misspelt, variables
 
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for field in Settings.model_fields:
-        monkeypatch.delenv(variable(field), raising=False)
+    for name in variables():
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_everything_has_a_default_that_needs_no_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -43,8 +43,8 @@ def test_values_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    for field in Settings.model_fields:
-        monkeypatch.setenv(variable(field), "")
+    for name in variables():
+        monkeypatch.setenv(name, "")
     assert load_settings().camera == "animatic"
     assert load_settings().database_url is None
 
@@ -59,6 +59,9 @@ def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
         ("MOLTPIPE_S3_ENDPOINT_URL", "localhost:8333", "http(s)://host"),
         ("MOLTPIPE_S3_BUCKET", "My_Bucket", "pattern"),
         ("MOLTPIPE_MAX_CONCURRENT_RUNS", "0", "greater than or equal to 1"),
+        ("MOLTPIPE_REPLICATE_MAX_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("MOLTPIPE_REPLICATE_MODEL", "veo", "pattern"),
+        ("MOLTPIPE_VEO_BASE_URL", "veo.example", "http(s)://host"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_came_and_what_was_expected(
@@ -91,6 +94,25 @@ def test_a_wrong_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch, name: st
     assert "geheim" not in str(refusal.value)
 
 
+def test_a_wrong_address_of_an_engine_never_shows_a_key_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLTPIPE_STOCK_API_KEY", "geheim")
+    assert "geheim" not in repr(load_settings())
+
+
+def test_a_chosen_engine_without_its_key_is_refused_by_the_name_of_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MOLTPIPE_CAMERA", "replicate")
+    with pytest.raises(SettingsError, match="MOLTPIPE_REPLICATE_API_KEY is not set"):
+        load_settings()
+
+
+def test_musicgen_uses_the_key_of_replicate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLTPIPE_COMPOSER", "musicgen")
+    monkeypatch.setenv("MOLTPIPE_REPLICATE_API_KEY", "r8_x")
+    assert load_settings().composer == "musicgen"
+
+
 def test_a_right_password_is_not_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOLTPIPE_DATABASE_URL", "postgresql://u:geheim@h/d")
     assert "geheim" not in repr(load_settings())
@@ -105,12 +127,12 @@ def test_a_misspelt_variable_is_refused_with_the_right_one(monkeypatch: pytest.M
 
 
 def test_unknown_variables_of_other_tools_are_left_alone() -> None:
-    others = {"MOLTPIPE_HOME": "x", "MOLTPIPE_OPENAI_BASE_URL": "x", "MOLTPIPE_DAGSTER_POSTGRES_URL": "x", "PATH": "x"}
+    others = {"MOLTPIPE_HOME": "x", "MOLTPIPE_DAGSTER_POSTGRES_URL": "x", "PATH": "x"}
     assert misspelt(others) == {}
 
 
 def test_no_setting_is_taken_for_a_misspelt_other() -> None:
-    assert misspelt({variable(field): "x" for field in Settings.model_fields}) == {}
+    assert misspelt(dict.fromkeys(variables(), "x")) == {}
 
 
 def test_a_heartbeat_slower_than_the_lease_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

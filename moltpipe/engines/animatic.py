@@ -34,4 +34,4 @@ class Animatic(LocalEngine[TakeRequest, Filmed]):
                 yield frame
 
         encode_frames(frames(), profile, file)
-        return Filmed(file)
+        return Filmed(file=file)

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel
 
 from moltpipe.engines.errors import EngineError, ErrorClass
-from moltpipe.engines.protocols import ExternalId, Progress, Quote
+from moltpipe.engines.protocols import ExternalId, Hosting, Order, Progress, Quote, Whereabouts
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
@@ -55,7 +55,7 @@ class LocalEngine(ABC, Generic[RequestT, ResultT]):
 
     name: str
     model: str
-    resumable = False
+    hosting: Hosting | None = None
 
     def __init__(self, workdir: Path) -> None:
         self._workdir = workdir
@@ -74,7 +74,7 @@ class LocalEngine(ABC, Generic[RequestT, ResultT]):
         """Nothing: the machine is there already."""
         return Quote(cost_usd=Decimal(0), basis="made on this machine")
 
-    async def submit(self, request: RequestT) -> ExternalId:
+    async def submit(self, request: RequestT, order: Order) -> ExternalId:  # noqa: ARG002 - only hosted ones need it
         """Start the job in a thread."""
         job = ExternalId(uuid.uuid4().hex)
         bench = Bench(stem=self._workdir / f"{self.name}-{job}", stop=threading.Event())
@@ -109,6 +109,10 @@ class LocalEngine(ABC, Generic[RequestT, ResultT]):
         await asyncio.wait({task})
         if not task.cancelled():
             task.exception()  # looked at, or the event loop complains of an error that nobody saw
+
+    async def find(self, request: RequestT, order: Order) -> ExternalId | Whereabouts:  # noqa: ARG002 - as above
+        """A job that this process does not know has ended with its own."""
+        return Whereabouts.NOT_THERE
 
     async def _do(self, request: RequestT, bench: Bench) -> ResultT:
         try:

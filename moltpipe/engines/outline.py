@@ -69,7 +69,7 @@ class Outline(LocalEngine[EpisodeRequest, Written]):
         for episode_number in range(2, number):
             bench.go_on()
             writer.episode(episode_number)
-        return Written(writer.episode(number))
+        return Written(script=writer.episode(number))
 
 
 # The agent's words ---------------------------------------------------------------------------------------------------

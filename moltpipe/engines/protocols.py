@@ -6,12 +6,16 @@ nothing that does not change the outcome belongs in it. All lengths in seconds, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import NewType, Protocol, TypeVar
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from moltpipe.studio.records import Word
 from moltpipe.studio.screenplay import Arc, EpisodeScript, PosterSpec, SeriesBible, ShotAudio, ShotPrompt, ShotScript
@@ -45,6 +49,14 @@ class LineRequest(_Request):
     voice_id: str | None = None
 
 
+class VoiceTrack(_Request):
+    """The voiceover of a shot, for an engine that makes somebody say it."""
+
+    key: str
+    """Where it lies in the store: an engine asks its order for a link."""
+    seconds: float
+
+
 class TakeRequest(_Request):
     """Film one shot for one variant."""
 
@@ -67,6 +79,7 @@ class TakeRequest(_Request):
     """Frames per second."""
     seed: int
     """0 to 2**31-1: the old system sent epoch milliseconds into an int4 column."""
+    voice: VoiceTrack | None = None
 
 
 class ScoreRequest(_Request):
@@ -80,8 +93,60 @@ class ScoreRequest(_Request):
 class Quote:
     """What a request would cost, reckoned from that very request."""
 
-    cost_usd: Decimal
+    cost_usd: Decimal | None
+    """None where no price is known, which is not the same as nothing."""
     basis: str
+    """The reckoning in words: quantity, price, and the date of the price."""
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """What an engine that runs elsewhere allows, and how its jobs behave."""
+
+    account: str
+    """Whom the limits hold for: host and a digest of address and key, so that two engines may share one."""
+    max_concurrency: int
+    """Jobs in flight at once, over every process."""
+    start_delay: timedelta
+    """The least time between two starts, over every process."""
+    deadline: timedelta
+    """How long after its start nobody waits for a job any more."""
+    base_url: str = ""
+    """Where the provider lies: a result may come over plain http from this machine only if it lies there too."""
+    holds_request: bool = False
+    """Whether the answer to the request is the result itself, so that the request lasts as long as the job."""
+    settles: timedelta = timedelta(seconds=10)
+    """How long after the request a listing surely shows a job that was accepted."""
+    first_look: timedelta = timedelta(seconds=1)
+    """The pause before the first look at a job; each later one is half as long again."""
+    longest_pause: timedelta = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a call tells its engine beside the request: nothing of it changes the outcome."""
+
+    call_id: UUID
+    """Goes along wherever a provider takes a reference of the client's, so that a lost job can be found again."""
+    left_at: datetime
+    """When the request leaves, or may have left."""
+    webhook_base: str | None = None
+    """Public address of `moltpipe webhooks`; None means that polling is all there is."""
+    link: Callable[[str], str] | None = None
+    """A link, good for some hours, to an object of the store. A secret: sent, never kept."""
+    others: frozenset[str] = frozenset()
+    """Ids of jobs of the same engine that belong to other calls of this series, or of the last two days."""
+    departed: Callable[[], None] = lambda: None
+    """Called by an engine that holds its request, once the request has been sent."""
+
+
+class Whereabouts(Enum):
+    """What looking for a lost job found, when it did not find the job."""
+
+    NOT_THERE = "not there"
+    """The provider lists its jobs, and this is not among them."""
+    UNKNOWN = "unknown"
+    """The provider cannot say."""
 
 
 @dataclass(frozen=True)
@@ -90,35 +155,71 @@ class Progress:
 
     fraction: float | None = None
     note: str = ""
+    at_work: bool = True
+    """False while the job stands in the provider's queue."""
 
 
-@dataclass(frozen=True)
-class Written:
+@dataclass(frozen=True, repr=False)
+class Download:
+    """Where a hosted engine has laid its result, until it expires.
+
+    The address may be signed, so it is a secret: `repr` does not show it, and no row, log or error may.
+    """
+
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    """Headers that the provider asks for at its own host; never sent on to another one."""
+
+    def __repr__(self) -> str:
+        return "Download(…)"
+
+
+class _Result(BaseModel):
+    """What an engine made. Its JSON is kept on the call's row; `file` is not part of it."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    billed_usd: Decimal | None = None
+    """What the provider says that it charged; None means the quote holds."""
+
+
+class Written(_Result):
     """A finished episode script."""
 
     script: EpisodeScript
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A finished line: audio in any format FFmpeg reads, with word times where the engine gives them."""
+class _Media(_Result):
+    file: Path | Download = Field(exclude=True)
+    """A local file, which belongs to the caller, or where to fetch one; in any format FFmpeg reads."""
 
-    file: Path
-    words: tuple[Word, ...]
+    @property
+    def local(self) -> Path:
+        """The file, of a result that is on this machine.
+
+        Raises:
+            ValueError: it still lies at the provider.
+        """
+        if isinstance(self.file, Download):
+            raise ValueError("the result still lies at the provider: fetch it first")  # noqa: TRY004 - a state, no type
+        return self.file
 
 
-@dataclass(frozen=True)
-class Filmed:
-    """A finished take: video in any format FFmpeg reads, not conformed yet."""
+class Recorded(_Media):
+    """A finished line, with word times where the engine gives them."""
 
-    file: Path
+    words: tuple[Word, ...] = ()
 
 
-@dataclass(frozen=True)
-class Composed:
+class Filmed(_Media):
+    """A finished take, not conformed yet."""
+
+    credit: str | None = None
+    """Whom to name for footage that somebody else shot."""
+
+
+class Composed(_Media):
     """Finished music."""
-
-    file: Path
 
 
 RequestT_contra = TypeVar("RequestT_contra", bound=BaseModel, contravariant=True)
@@ -126,7 +227,7 @@ ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
 class Engine(Protocol[RequestT_contra, ResultT_co]):
-    """The four verbs are all that an engine knows.
+    """The verbs are all that an engine knows: claims, limits, retries, money and ingest live in the layer above.
 
     A file in a result belongs to the caller, who removes it. An engine that cannot do a request raises
     `engines.errors.EngineError` from `submit` or `poll`.
@@ -141,20 +242,23 @@ class Engine(Protocol[RequestT_contra, ResultT_co]):
         """Model and version: a change of it is a different outcome, so it is part of the fingerprint."""
 
     @property
-    def resumable(self) -> bool:
-        """Whether a job outlives the process that submitted it."""
+    def hosting(self) -> Hosting | None:
+        """None for an engine of this machine, whose jobs end with the process and cost nothing."""
 
     def quote(self, request: RequestT_contra) -> Quote:
         """What the request would cost."""
 
-    async def submit(self, request: RequestT_contra) -> ExternalId:
+    async def submit(self, request: RequestT_contra, order: Order) -> ExternalId:
         """Hand the request over; return as soon as the engine has accepted it."""
 
     async def poll(self, job: ExternalId) -> Progress | ResultT_co:
         """Look once. May wait up to about a second."""
 
     async def cancel(self, job: ExternalId) -> None:
-        """Stop a job; a job that is over is no error."""
+        """Stop a job; a job that is over, or that cannot be stopped, is no error."""
+
+    async def find(self, request: RequestT_contra, order: Order) -> ExternalId | Whereabouts:
+        """Look for a job that may have been accepted although no answer arrived."""
 
 
 Screenwriter = Engine[EpisodeRequest, Written]

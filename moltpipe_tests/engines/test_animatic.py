@@ -10,13 +10,14 @@ from moltpipe.engines.errors import EngineError
 from moltpipe.engines.protocols import Progress, TakeRequest
 from moltpipe.media.probe import probe
 from moltpipe_tests.engines.conftest import TakeRequests
+from moltpipe_tests.engines.orders import order
 
 
 async def _film(camera: Animatic, request: TakeRequest) -> Path:
-    job = await camera.submit(request)
+    job = await camera.submit(request, order())
     while isinstance(result := await camera.poll(job), Progress):
         pass
-    return result.file
+    return result.local
 
 
 def _files(folder: Path) -> list[Path]:
@@ -36,7 +37,7 @@ async def test_a_clip_has_the_size_rate_and_frames_of_its_request(tmp_path: Path
 
 async def test_a_cancelled_take_ends_soon_and_leaves_no_file(tmp_path: Path, take: TakeRequests) -> None:
     camera = Animatic(tmp_path)
-    job = await camera.submit(take(width=1280, height=720, rate=24, seconds=10))
+    job = await camera.submit(take(width=1280, height=720, rate=24, seconds=10), order())
     assert isinstance(await camera.poll(job), Progress)
     await asyncio.wait_for(camera.cancel(job), timeout=20)
     assert _files(tmp_path) == []

@@ -14,11 +14,12 @@ from moltpipe.engines.errors import EngineError, ErrorClass
 from moltpipe.engines.espeak import Espeak, speaker, timed_words
 from moltpipe.engines.protocols import LineRequest, Progress, Recorded
 from moltpipe.studio.screenplay import NARRATOR
+from moltpipe_tests.engines.orders import order
 
 
 async def _speak(workdir: Path, text: str, who: str = NARRATOR, style: str | None = None) -> Recorded:
     voice = Espeak(workdir)
-    job = await voice.submit(LineRequest(text=text, speaker=who, voice_style=style))
+    job = await voice.submit(LineRequest(text=text, speaker=who, voice_style=style), order())
     while isinstance(result := await voice.poll(job), Progress):
         pass
     return result
@@ -49,7 +50,7 @@ def _seconds(file: Path) -> float:
 )
 async def test_word_times_cover_the_text_in_order_and_end_with_the_speech(tmp_path: Path, text: str) -> None:
     recorded = await _speak(tmp_path, text)
-    seconds = _seconds(recorded.file)
+    seconds = _seconds(recorded.local)
     assert "".join("".join(word.text for word in recorded.words).split()) == "".join(text.split())
     previous = 0.0
     for word in recorded.words:
@@ -79,8 +80,8 @@ def _timbre(file: Path) -> npt.NDArray[np.float64]:
 async def test_characters_narrator_and_whisper_sound_different(tmp_path: Path) -> None:
     cast = ((NARRATOR, None), ("CHAR_MARA", None), ("CHAR_TOMAS", None), ("CHAR_TOMAS", "whisper"))
     line = "Who goes there, and what do you want?"
-    timbres = [_timbre((await _speak(tmp_path, line, who, style)).file) for who, style in cast]
-    again = [_timbre((await _speak(tmp_path, line, who, style)).file) for who, style in cast]
+    timbres = [_timbre((await _speak(tmp_path, line, who, style)).local) for who, style in cast]
+    again = [_timbre((await _speak(tmp_path, line, who, style)).local) for who, style in cast]
     alike = max(float(np.linalg.norm(one - other)) for one, other in zip(timbres, again, strict=True))
     apart = min(float(np.linalg.norm(one - other)) for one, other in combinations(timbres, 2))
     assert apart > 3 * alike
@@ -88,8 +89,8 @@ async def test_characters_narrator_and_whisper_sound_different(tmp_path: Path) -
 
 async def test_the_same_speaker_says_the_same_line_at_the_same_pace(tmp_path: Path) -> None:
     one, other = [await _speak(tmp_path, "Who goes there?", "CHAR_MARA", "old, calm") for _ in range(2)]
-    assert one.file != other.file
-    assert _seconds(one.file) == pytest.approx(_seconds(other.file), abs=0.02)
+    assert one.local != other.local
+    assert _seconds(one.local) == pytest.approx(_seconds(other.local), abs=0.02)
     assert [word.start for word in one.words] == [word.start for word in other.words]
 
 

@@ -20,6 +20,7 @@ from moltpipe.studio.screenplay import (
     spoken_line,
 )
 from moltpipe_tests.engines.conftest import PILOT, episode_request
+from moltpipe_tests.engines.orders import order
 
 _WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="{}"), min_size=1)
 _TEXT = _WORDS.map(str.strip).filter(bool)
@@ -55,7 +56,7 @@ def pilots(draw: st.DrawFn) -> PilotScript:
 def _write(pilot: PilotScript, number: int) -> EpisodeScript:
     async def write() -> EpisodeScript:
         screenwriter = Outline(Path())
-        result = await screenwriter.poll(await screenwriter.submit(episode_request(pilot, number)))
+        result = await screenwriter.poll(await screenwriter.submit(episode_request(pilot, number), order()))
         assert not isinstance(result, Progress)
         return result.script
 
@@ -134,7 +135,7 @@ async def test_the_pilot_and_episodes_beyond_the_fifth_are_refused(
     screenwriter = Outline(tmp_path)
     request: EpisodeRequest = episode_request(pilot, number)
     with pytest.raises(EngineError, match="expected 2 to 5") as refusal:
-        await screenwriter.poll(await screenwriter.submit(request))
+        await screenwriter.poll(await screenwriter.submit(request, order()))
     assert refusal.value.error_class is ErrorClass.INVALID_INPUT
 
 
