@@ -1,17 +1,20 @@
-"""`moltpipe check` and `moltpipe repair`: integrity without a daemon."""
+"""`moltpipe check` and `moltpipe repair`: integrity without a daemon, and what only a person can decide."""
 
 from __future__ import annotations
 
+import getpass
 import sys
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
 from moltpipe.cli.options import Json
-from moltpipe.cli.report import print_json, say
+from moltpipe.cli.report import complain, print_json, say
 from moltpipe.cli.session import session
+from moltpipe.ledger.calls import UnknownCall
 from moltpipe.ledger.checks import Finding, Severity, run_checks
-from moltpipe.ledger.repairs import plan_repairs, repair
+from moltpipe.ledger.repairs import Decision, NothingToDecide, Repair, decide, plan_repairs, repair
 
 _ROWS_SHOWN = 5
 
@@ -36,19 +39,61 @@ def check(as_json: Json = False) -> None:
 
 
 def repair_(
+    to_resubmit: Annotated[
+        list[UUID] | None,
+        typer.Option(
+            "--resubmit", metavar="CALL_ID", help="Make this call's request again, although it may be paid for twice."
+        ),
+    ] = None,
+    to_give_up: Annotated[
+        list[UUID] | None,
+        typer.Option("--give-up", metavar="CALL_ID", help="Leave this call failed; nothing is sent again."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Mend what `check` can name a safe remedy for."""
-    with session() as opened, opened.database.begin() as db:
-        repairs = plan_repairs(db) if dry_run else repair(db)
+    """Mend what `check` can name a safe remedy for, or decide about paid calls that it names.
+
+    Decisions are made together or not at all; nothing else is mended beside them.
+    """
+    if to_resubmit and to_give_up:
+        raise typer.BadParameter("say one of them", param_hint="--resubmit|--give-up")
+    decisions: list[Decision] = []
+    repairs: list[Repair] = []
+    try:
+        with session() as opened, opened.database.begin() as db:
+            if to_resubmit:
+                decisions = decide(db, "resubmit", to_resubmit, _operator(), dry_run=dry_run)
+            elif to_give_up:
+                decisions = decide(db, "give_up", to_give_up, _operator(), dry_run=dry_run)
+            else:
+                repairs = plan_repairs(db) if dry_run else repair(db)
+    except (UnknownCall, NothingToDecide) as error:
+        complain(f"refused: {error}")
+        sys.exit(1)
     if as_json:
-        print_json({"dry_run": dry_run, "repairs": [one.as_json() for one in repairs]})
+        print_json(
+            {
+                "dry_run": dry_run,
+                "repairs": [one.as_json() for one in repairs],
+                "decided": [one.as_json() for one in decisions],
+            }
+        )
         return
-    if not repairs:
+    done = [one.what for one in repairs] + [one.what for one in decisions]
+    if not done:
         say("nothing to repair")
-    for one in repairs:
-        say(f"{'to do' if dry_run else 'done'}: {one.what}")
+    for what in done:
+        say(f"{'to do' if dry_run else 'done'}: {what}")
+
+
+def _operator() -> str:
+    """Who decides, by the name of the system's account."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number that has no name.
+        return "an operator"
 
 
 def _tell(finding: Finding) -> None:

@@ -12,9 +12,10 @@ import typer
 
 from moltpipe.cli.options import Json
 from moltpipe.cli.period import print_periods
-from moltpipe.cli.report import heading, print_json, say
+from moltpipe.cli.report import heading, print_json, print_table, say, to_the_minute
 from moltpipe.cli.session import session
 from moltpipe.ledger.status import status as read_status
+from moltpipe.studio.moments import spelled
 
 _PAST_SHOWN = 3
 
@@ -25,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """Where each thing is and what it waits for: periods, scripts, series, episodes, jobs, spend."""
+    """Where each thing is and what it waits for: periods, scripts, series, episodes, jobs, paid calls, spend."""
     with session() as opened, opened.database.begin() as db:
         document = read_status(db, datetime.now(UTC), timedelta(seconds=opened.settings.lease_s))
     if as_json:
@@ -34,9 +35,15 @@ def status(as_json: Json = False) -> None:
     _tell_periods(document["periods"])
     for series in document["series"]:
         _tell_series(series)
+    _tell_calls(document["calls"]["ambiguous"])
+    _tell_engines(document["engines"])
     say(f"scripts: {_counts(document['scripts'])}")
     say(f"jobs: {_counts(document['jobs'])}")
-    say(f"spent: {document['spend_usd']:.2f} USD")
+    in_flight = document["calls"]["in_flight"]
+    if in_flight:
+        say(f"calls: {in_flight} in flight")
+    reserved = document["reserved_usd"]
+    say(f"spent: {document['spend_usd']:.2f} USD" + (f", of which {reserved:.2f} are reserved" if reserved else ""))
 
 
 def _tell_periods(periods: list[dict[str, Any]]) -> None:
@@ -64,6 +71,41 @@ def _tell_series(series: dict[str, Any]) -> None:
         say(f"  {one['partition_key']:<{widest}}  {one['status']:<9}  {made}")
         if one["waiting_for"] is not None:
             say(f"    waits for {one['waiting_for']}")
+    say()
+
+
+def _tell_calls(ambiguous: list[dict[str, Any]]) -> None:
+    if not ambiguous:
+        return
+    heading("calls that may have been accepted: a person decides")
+    for one in ambiguous:
+        of = "" if one["shot"] is None else f", shot {one['shot']}"
+        say(f"  {one['id']}  {one['engine']}  {one['reserved_usd']:.2f} USD")
+        say(f"    for {one['episode'] or 'no episode'}{of}, since {spelled(datetime.fromisoformat(one['since']))}")
+        if one["error"]:
+            say(f"    {one['error']}")
+    say("  `moltpipe repair --resubmit CALL_ID` sends a request again, `--give-up CALL_ID` leaves it")
+    say()
+
+
+def _tell_engines(engines: list[dict[str, Any]]) -> None:
+    """The accounts that have calls in flight or are blocked; the others are at rest."""
+    busy = [one for one in engines if one["in_flight"] or one["blocked_until"]]
+    if not busy:
+        return
+    print_table(
+        ["account", "in flight", "blocked until UTC", "why"],
+        [
+            (
+                one["account"],
+                one["in_flight"],
+                to_the_minute(datetime.fromisoformat(one["blocked_until"])) if one["blocked_until"] else "",
+                one["why"] or "",
+            )
+            for one in busy
+        ],
+        numbers=["in flight"],
+    )
     say()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from moltpipe.ledger.calls import ambiguous_calls
 from moltpipe.ledger.schema import episodes, limited_series, production_jobs, scripts, voting_periods
 from moltpipe.studio.screenplay import EPISODES_PER_SERIES
 
@@ -121,6 +122,18 @@ def series_have_all_episodes_and_jobs(db: Connection) -> Finding:
     )
 
 
+def ambiguous_calls_are_decided(db: Connection) -> Finding:
+    """Calls that a provider may have accepted: sent again by themselves, they might be paid for twice."""
+    return _finding(
+        db,
+        ambiguous_calls(),
+        name="ambiguous_calls_are_decided",
+        asset="clips",
+        remedy="See at the provider what became of the request. `moltpipe repair --resubmit CALL_ID` sends it again, "
+        "and `moltpipe repair --give-up CALL_ID` leaves it failed.",
+    )
+
+
 CHECKS = (
     Check(
         "selected_scripts_have_series",
@@ -133,6 +146,12 @@ CHECKS = (
         "limited_series",
         "Every limited series has five episodes, each with its production job.",
         series_have_all_episodes_and_jobs,
+    ),
+    Check(
+        "ambiguous_calls_are_decided",
+        "clips",
+        "No call waits for a person to say whether its request is to be sent again.",
+        ambiguous_calls_are_decided,
     ),
 )
 

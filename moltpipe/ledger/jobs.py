@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
@@ -205,6 +206,33 @@ def release_job(db: Connection, claim: Claim) -> None:
     """
     still_mine(db, claim)
     _write(db, claim, **_NOBODY)
+
+
+def postpone_job(db: Connection, claim: Claim, until: datetime, why: str) -> None:
+    """Give the job back without an attempt, to be taken up again at `until`: a budget or a provider says not yet.
+
+    A completed job that was worked on again stays completed.
+
+    Raises:
+        Superseded: the job is no longer this process's.
+    """
+    job = still_mine(db, claim)
+    again = {} if job.completed_at else {"available_at": until}
+    _write(db, claim, **_NOBODY, **again, last_error=storable(why))
+
+
+def resume_jobs_of(db: Connection, episode_id: UUID) -> int:
+    """Make the unfinished job of an episode available now, with all of its attempts. Who holds it keeps it.
+
+    Returns:
+        How many jobs that were.
+    """
+    written = db.execute(
+        sa.update(production_jobs)
+        .where(production_jobs.c.episode_id == episode_id, production_jobs.c.completed_at.is_(None))
+        .values(attempt_count=0, available_at=sa.func.clock_timestamp())
+    )
+    return written.rowcount
 
 
 _NOBODY: dict[str, object] = {"process_uuid": None, "claimed_at": None, "heartbeat_at": None}

@@ -17,9 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.jobs import still_mine
-from moltpipe.ledger.production import load_episode, take_of, variant_of, voiceover_of
-from moltpipe.ledger.schema import clip_variants, shots, takes, voiceovers
-from moltpipe.studio.records import Claim, Stored, Take, Variant, Voiceover, Word
+from moltpipe.ledger.production import load_episode, score_of, take_of, variant_of, voiceover_of
+from moltpipe.ledger.schema import clip_variants, scores, shots, takes, voiceovers
+from moltpipe.studio.records import Claim, Score, Stored, Take, Variant, Voiceover, Word
 
 
 class ShotOfAnother(Exception):
@@ -111,6 +111,31 @@ def record_take(
             .returning(takes)
         ).one()
     return take_of(row)
+
+
+def record_score(
+    db: Connection, claim: Claim, media: Stored, duration_seconds: float, provider_job_id: UUID | None = None
+) -> Score:
+    """Record music of the episode under the next take number. The former ones stay.
+
+    Raises:
+        Superseded: the episode's job is no longer this process's.
+    """
+    still_mine(db, claim)
+    of_episode = scores.c.episode_id == claim.episode_id
+    row = db.execute(sa.select(scores).where(of_episode, scores.c.media_key == media.key)).one_or_none()
+    if row is None:
+        row = db.execute(
+            sa.insert(scores)
+            .values(
+                episode_id=claim.episode_id,
+                take_number=_next_number(db, scores, of_episode),
+                **_stored(media, "media_key", duration_seconds),
+                provider_job_id=provider_job_id,
+            )
+            .returning(scores)
+        ).one()
+    return score_of(row)
 
 
 def publish_variant(

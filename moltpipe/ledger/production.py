@@ -5,6 +5,7 @@ Here: one record per row, put together. Not here: writing any of it (`ledger.sho
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Connection, Row
 
-from moltpipe.ledger.schema import clip_variants, episodes, shots, takes, voiceovers
+from moltpipe.ledger.schema import clip_variants, episodes, provider_jobs, scores, shots, takes, voiceovers
 from moltpipe.ledger.series import episode_of, load_series
-from moltpipe.studio.records import Episode, Production, Shot, Stored, Take, Variant, Voiceover, Word
-from moltpipe.studio.screenplay import ExtendStrategy, ShotAudio, ShotPrompt
+from moltpipe.studio.records import Episode, Production, Score, Shot, Stored, Take, Variant, Voiceover, Word
+from moltpipe.studio.screenplay import ExtendStrategy, ShotAudio, ShotKind, ShotPrompt
 
 
 class UnknownEpisode(Exception):
@@ -42,14 +43,23 @@ def load_production(db: Connection, partition_key: str) -> Production:
         .ext(distinct_on(voiceovers.c.shot_id))
         .order_by(voiceovers.c.shot_id, voiceovers.c.take_number.desc())
     )
-    current = sa.select(takes).join(shots, shots.c.id == takes.c.shot_id).where(of_episode, takes.c.is_current)
+    current = (
+        sa.select(takes, provider_jobs.c.engine, provider_jobs.c.result["credit"].astext.label("credit"))
+        .join(shots, shots.c.id == takes.c.shot_id)
+        .outerjoin(provider_jobs, provider_jobs.c.id == takes.c.provider_job_id)
+        .where(of_episode, takes.c.is_current)
+    )
     published = sa.select(clip_variants).where(clip_variants.c.episode_id == episode.id)
     return Production(
         series=load_series(db, episode.series_id),
         episode=episode,
         shots=shots_of(db, episode.id),
         voiceovers={row.shot_id: voiceover_of(row) for row in db.execute(newest)},
-        takes={(row.shot_id, row.variant_number): take_of(row) for row in db.execute(current)},
+        takes={
+            (row.shot_id, row.variant_number): replace(take_of(row), engine=row.engine, credit=row.credit)
+            for row in db.execute(current)
+        },
+        score=newest_score(db, episode.id),
         variants={
             row.variant_number: variant_of(row)
             for row in db.execute(published.order_by(clip_variants.c.variant_number))
@@ -85,6 +95,8 @@ def shot_of(row: Row[Any]) -> Shot:
         gen_clip_seconds=row.gen_clip_seconds,
         duration_seconds=row.duration_seconds,
         strategy=ExtendStrategy(row.edit_extend_strategy),
+        kind=ShotKind(row.kind) if row.kind else None,
+        engine=row.engine,
     )
 
 
@@ -106,6 +118,25 @@ def take_of(row: Row[Any]) -> Take:
         id=row.id,
         shot_id=row.shot_id,
         variant_number=row.variant_number,
+        take_number=row.take_number,
+        media=Stored(row.media_key, row.sha256, row.bytes),
+        duration_seconds=row.duration_seconds,
+    )
+
+
+def newest_score(db: Connection, episode_id: UUID) -> Score | None:
+    """The newest music of an episode; None when it has none."""
+    row = db.execute(
+        sa.select(scores).where(scores.c.episode_id == episode_id).order_by(scores.c.take_number.desc()).limit(1)
+    ).one_or_none()
+    return None if row is None else score_of(row)
+
+
+def score_of(row: Row[Any]) -> Score:
+    """Music from its row."""
+    return Score(
+        id=row.id,
+        episode_id=row.episode_id,
         take_number=row.take_number,
         media=Stored(row.media_key, row.sha256, row.bytes),
         duration_seconds=row.duration_seconds,

@@ -186,10 +186,14 @@ shots = sa.Table(
     sa.Column("gen_clip_seconds", sa.Float, nullable=False),
     sa.Column("duration_seconds", sa.Float, nullable=False),
     sa.Column("edit_extend_strategy", sa.Text, nullable=False),
+    # What films the shot, where its script says so. Engines come and go, so their names are checked at the door only.
+    sa.Column("kind", sa.Text),
+    sa.Column("engine", sa.Text),
     sa.UniqueConstraint("episode_id", "shot_number"),
     sa.CheckConstraint("shot_number >= 1", name="shot_number"),
     sa.CheckConstraint("gen_clip_seconds > 0 AND duration_seconds > 0", name="lengths"),
     _one_of("edit_extend_strategy", "none", "hold_last_frame", "slow_2d_pan", "loop_subtle_motion", "speed_ramp"),
+    _one_of("kind", "generated", "talking_head", "stock", "animatic"),
 )
 
 
@@ -227,6 +231,21 @@ provider_jobs = sa.Table(
     sa.Column("process_uuid", sa.Text, nullable=False),
     _time("submitted_at"),
     _time("finished_at"),
+    sa.Column("model", sa.Text, nullable=False, server_default=""),
+    # Whose limits hold at the provider; none for an engine of this machine.
+    sa.Column("account", sa.Text),
+    _ref("episode_id", "episodes", nullable=True),
+    # The shot, or the episode for its script and its music. No foreign key: a shot may go, what was paid for it stays.
+    sa.Column("subject_id", UUID(as_uuid=True)),
+    sa.Column("variant_number", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("take_number", sa.SmallInteger, nullable=False, server_default="1"),
+    sa.Column("reserved_usd", sa.Numeric(12, 6), nullable=False, server_default="0"),
+    _time("claimed_at", nullable=False, now=True),
+    # The run that the money is counted to: `process_uuid` passes on when another one goes on with the call.
+    sa.Column("claimed_by", sa.Text),
+    _time("left_at"),
+    # What the engine made, with the key of its object; never an address, which may be signed.
+    sa.Column("result", JSONB),
     _one_of("operation", "write", "speak", "film", "compose"),
     _one_of(
         "state",
@@ -234,6 +253,7 @@ provider_jobs = sa.Table(
         "failed", "ambiguous", "canceled", "expired",
     ),
     sa.CheckConstraint("cost_usd >= 0", name="cost_usd"),
+    sa.CheckConstraint("reserved_usd >= 0", name="reserved_usd"),
     # At most one live row per fingerprint: the claim that makes a paid call happen at most once.
     sa.Index(
         "uq_provider_jobs_live_fingerprint",
@@ -242,7 +262,48 @@ provider_jobs = sa.Table(
         postgresql_where=sa.text("state NOT IN ('failed', 'canceled', 'expired')"),
     ),
     sa.Index("ix_provider_jobs_state", "state"),
+    # What became of the same request before.
+    sa.Index("ix_provider_jobs_fingerprint", "fingerprint", "claimed_at"),
+    # The money of a series, of a day, of a run.
+    sa.Index("ix_provider_jobs_episode_id", "episode_id"),
+    sa.Index("ix_provider_jobs_claimed_at", "claimed_at"),
+    sa.Index("ix_provider_jobs_claimed_by", "claimed_by"),
+    # Jobs at a provider: those in flight, and those of the last days.
+    sa.Index("ix_provider_jobs_account_left_at", "account", "left_at"),
+    sa.Index("ix_provider_jobs_account_submitted_at", "account", "submitted_at"),
 )  # fmt: skip
+
+engine_accounts = sa.Table(
+    "engine_accounts",
+    metadata,
+    # One row per account at a provider: its lock is what makes limits hold over every process.
+    sa.Column("account", sa.Text, primary_key=True),
+    _time("next_start_at"),
+    _time("blocked_until"),
+    sa.Column("blocked_reason", sa.Text),
+    # How often in a row the circuit opened: each time for twice as long. 0 is closed.
+    sa.Column("circuit_opened", sa.Integer, nullable=False, server_default="0"),
+    _time("opened_at"),
+    sa.Column("faults_in_a_row", sa.Integer, nullable=False, server_default="0"),
+    _time("probing_until"),
+    sa.CheckConstraint("circuit_opened >= 0 AND faults_in_a_row >= 0", name="counts"),
+)
+
+provider_events = sa.Table(
+    "provider_events",
+    metadata,
+    _id(),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("external_id", sa.Text, nullable=False),
+    # No foreign key: an event may name nonsense.
+    sa.Column("call_id", UUID(as_uuid=True)),
+    sa.Column("status", sa.Text, nullable=False),
+    _time("received_at", nullable=False, now=True),
+    sa.UniqueConstraint("provider", "event_id"),
+    sa.Index("ix_provider_events_call_id", "call_id"),
+    sa.Index("ix_provider_events_external_id", "external_id"),
+)
 
 voiceovers = sa.Table(
     "voiceovers",
@@ -272,6 +333,18 @@ takes = sa.Table(
     sa.CheckConstraint("variant_number BETWEEN 1 AND 4", name="variant_number"),
     *_media_checks(),
     sa.Index("uq_takes_current", "shot_id", "variant_number", unique=True, postgresql_where=sa.text("is_current")),
+)
+
+scores = sa.Table(
+    "scores",
+    metadata,
+    _id(),
+    _ref("episode_id", "episodes"),
+    sa.Column("take_number", sa.SmallInteger, nullable=False),
+    *_media(),
+    _ref("provider_job_id", "provider_jobs", nullable=True),
+    sa.UniqueConstraint("episode_id", "take_number"),
+    *_media_checks(),
 )
 
 clip_variants = sa.Table(

@@ -6,7 +6,6 @@ no second way in which a series comes to be. Not here: its shots and media (`led
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -33,15 +32,6 @@ from moltpipe.studio.screenplay import EPISODES_PER_SERIES, PosterSpec, SeriesBi
 PILOT_PRIORITY = 100
 EPISODE_PRIORITY = 50
 MAX_ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class Orphan:
-    """A selected script without a series: what the project was founded to make impossible."""
-
-    script_id: UUID
-    title: str
-    voting_period_id: UUID | None
 
 
 class NoSuchScript(Exception):
@@ -151,17 +141,6 @@ def set_poster(db: Connection, series_id: UUID, poster: Stored, *, replace: bool
     if not replace:
         wanted &= limited_series.c.poster_key.is_(None) | (limited_series.c.poster_key == poster.key)
     return bool(db.execute(sa.update(limited_series).where(wanted).values(poster_key=poster.key)).rowcount)
-
-
-def orphaned_scripts(db: Connection) -> list[Orphan]:
-    """Selected scripts that have no series, the oldest first."""
-    rows = db.execute(
-        sa.select(scripts.c.id.label("script_id"), scripts.c.title, scripts.c.voting_period_id)
-        .outerjoin(limited_series, limited_series.c.id == scripts.c.series_id)
-        .where(scripts.c.pilot_status == "selected", limited_series.c.id.is_(None))
-        .order_by(scripts.c.submitted_at, scripts.c.id)
-    )
-    return [Orphan(**row) for row in rows.mappings()]
 
 
 def episode_of(row: Row[Any]) -> Episode:

@@ -63,6 +63,8 @@ def write_shots(db: Connection, claim: Claim, script: EpisodeScript, *, replace:
                 "gen_clip_seconds": shot.gen_clip_seconds,
                 "duration_seconds": shot.duration_seconds,
                 "edit_extend_strategy": shot.edit_extend_strategy.value,
+                "kind": shot.kind.value if shot.kind else None,
+                "engine": shot.engine,
             }
             for shot_number, shot in enumerate(script.shots, start=1)
         ],

@@ -12,11 +12,14 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
+from moltpipe.ledger.accounts import account_states
+from moltpipe.ledger.calls import ambiguous_calls, count_at_provider
 from moltpipe.ledger.jobs import load_jobs
 from moltpipe.ledger.periods import list_periods
-from moltpipe.ledger.schema import episodes, limited_series, provider_jobs, scripts
+from moltpipe.ledger.schema import episodes, limited_series, scripts
+from moltpipe.ledger.spending import reserved, spend
 from moltpipe.studio.jobs import lease_state, waiting_for
 from moltpipe.studio.records import Job
 from moltpipe.studio.voting import period_state
@@ -36,9 +39,15 @@ _series_progress = sa.table("series_progress", sa.column("series_id"), sa.column
 
 
 def status(db: Connection, now: datetime, lease: timedelta = LEASE) -> dict[str, Any]:
-    """Periods, scripts, series with their episodes, jobs and spend, as JSON."""
+    """Periods, scripts, series with their episodes, jobs, calls, accounts and spend, as JSON.
+
+    `spend_usd` holds `reserved_usd`, which is set aside for calls that are not over.
+    """
     jobs = {job.episode_id: job for job in load_jobs(db, unfinished_only=False)}
-    episodes_by_series, job_counts = _episodes(db, jobs, now, lease)
+    undecided = db.execute(ambiguous_calls().order_by("since")).all()
+    # The oldest of an episode comes last and stays.
+    undecided_calls = {row.episode: row.call_id for row in reversed(undecided)}
+    episodes_by_series, job_counts = _episodes(db, jobs, undecided_calls, now, lease)
     return {
         "periods": [
             {
@@ -65,14 +74,35 @@ def status(db: Connection, now: datetime, lease: timedelta = LEASE) -> dict[str,
             )
         ],
         "jobs": {name: job_counts[name] for name in _JOBS.values()},
-        "spend_usd": float(
-            db.execute(sa.select(sa.func.coalesce(sa.func.sum(provider_jobs.c.cost_usd), 0))).scalar_one()
-        ),
+        "calls": {"in_flight": count_at_provider(db), "ambiguous": [_ambiguous(row) for row in undecided]},
+        "engines": [
+            {
+                "account": one.account,
+                "in_flight": one.in_flight,
+                "blocked_until": one.blocked_until.isoformat() if one.blocked_until else None,
+                "why": one.reason,
+            }
+            for one in account_states(db)
+        ],
+        "spend_usd": float(spend(db)),
+        "reserved_usd": float(reserved(db)),
+    }
+
+
+def _ambiguous(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": str(row.call_id),
+        "engine": row.engine,
+        "episode": row.episode,
+        "shot": row.shot,
+        "since": row.since.isoformat(),
+        "reserved_usd": row.reserved_usd,
+        "error": row.error,
     }
 
 
 def _episodes(
-    db: Connection, jobs: dict[UUID, Job], now: datetime, lease: timedelta
+    db: Connection, jobs: dict[UUID, Job], undecided_calls: dict[str, UUID], now: datetime, lease: timedelta
 ) -> tuple[dict[UUID, list[dict[str, Any]]], Counter[str]]:
     """The episodes of every series, and how many of the unfinished jobs are where."""
     # Leases are measured by the clock that wrote them.
@@ -100,7 +130,7 @@ def _episodes(
                 if row.status == "completed"
                 else "`moltpipe repair`: it has no production job"
                 if job is None
-                else waiting_for(job, lease_state(job, clock, lease), now),
+                else waiting_for(job, lease_state(job, clock, lease), now, undecided_calls.get(row.partition_key)),
             }
         )
     return by_series, counts

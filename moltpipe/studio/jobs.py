@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from uuid import UUID
 
 from moltpipe.studio.moments import spelled
 from moltpipe.studio.records import Job
@@ -109,8 +110,12 @@ def jobs_to_run(
     return Dispatch(to_run=to_run, dead_runs=dead_runs)
 
 
-def waiting_for(job: Job, state: LeaseState, now: datetime) -> str | None:
-    """What the job waits for, for the operator; None once it is completed."""
+def waiting_for(job: Job, state: LeaseState, now: datetime, undecided_call: UUID | None = None) -> str | None:
+    """What the job waits for, for the operator; None once it is completed.
+
+    `undecided_call` is a call for its episode of which nobody knows whether the engine accepted it: until a person
+    has decided, no attempt can finish the episode.
+    """
     if job.completed_at is not None:
         return None
     match state:
@@ -119,7 +124,14 @@ def waiting_for(job: Job, state: LeaseState, now: datetime) -> str | None:
         case LeaseState.RESTING:
             return f"run {job.process_uuid}, which is between two steps"
         case LeaseState.FREE | LeaseState.LAPSED:
-            return _unheld(job, now)
+            return _unheld(job, now) if undecided_call is None else _a_person(undecided_call)
+
+
+def _a_person(call_id: UUID) -> str:
+    return (
+        f"a person: call {call_id} may have been accepted, and is not sent again by itself: "
+        f"`moltpipe repair --resubmit {call_id}` or `--give-up {call_id}`"
+    )
 
 
 def _unheld(job: Job, now: datetime) -> str:

@@ -38,6 +38,7 @@ CONTENT_TYPES = {
     ".srt": "application/x-subrip; charset=utf-8",
     ".jpg": "image/jpeg",
     ".png": "image/png",
+    ".bin": "application/octet-stream",
 }
 VARIANT_SUFFIXES = (".mp4", ".vtt", ".srt", ".jpg")
 
@@ -136,6 +137,24 @@ def poster_key(series_id: UUID, sha256: str) -> str:
         BadKeyError: no sha256 in hex.
     """
     return f"series/{series_id}/poster-{_digits(sha256)}.png"
+
+
+def score_key(episode_id: UUID, take_number: int, sha256: str) -> str:
+    """S3 key of an episode's music.
+
+    Raises:
+        BadKeyError: no sha256 in hex.
+    """
+    return f"music/{episode_id}/{take_number}-{_digits(sha256)}.wav"
+
+
+def arrival_key(call_id: UUID, sha256: str) -> str:
+    """S3 key of what a hosted engine delivered, as it came: providers delete their copy, some after one hour.
+
+    Raises:
+        BadKeyError: no sha256 in hex.
+    """
+    return f"arrivals/{call_id}-{_digits(sha256)}.bin"
 
 
 def content_type(key: str) -> str:

@@ -11,7 +11,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from moltpipe.studio.screenplay import PILOT_VARIANTS, ExtendStrategy, PosterSpec, SeriesBible, ShotAudio, ShotPrompt
+from moltpipe.studio.screenplay import (
+    PILOT_VARIANTS,
+    ExtendStrategy,
+    PosterSpec,
+    SeriesBible,
+    ShotAudio,
+    ShotKind,
+    ShotPrompt,
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,9 @@ class Shot:
     gen_clip_seconds: float
     duration_seconds: float
     strategy: ExtendStrategy
+    kind: ShotKind | None = None
+    engine: str | None = None
+    """The camera that the script asks for in this shot."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,21 @@ class Take:
     id: UUID
     shot_id: UUID
     variant_number: int
+    take_number: int
+    media: Stored
+    duration_seconds: float
+    engine: str | None = None
+    """The camera that made it; None for one that another tool recorded."""
+    credit: str | None = None
+    """Whom to name for footage that somebody else shot."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The newest music of an episode."""
+
+    id: UUID
+    episode_id: UUID
     take_number: int
     media: Stored
     duration_seconds: float
@@ -129,6 +155,7 @@ class Production:
     """By shot id."""
     takes: dict[tuple[UUID, int], Take] = field(default_factory=dict)
     """By shot id and variant number."""
+    score: Score | None = None
     variants: dict[int, Variant] = field(default_factory=dict)
     """By variant number."""
 

@@ -10,7 +10,7 @@ Source: the union of the old server's rules and its skill schema, where the two 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -46,6 +46,19 @@ class ExtendStrategy(StrEnum):
     SLOW_2D_PAN = "slow_2d_pan"
     LOOP_SUBTLE_MOTION = "loop_subtle_motion"
     SPEED_RAMP = "speed_ramp"
+
+
+class ShotKind(StrEnum):
+    """What films a shot, where its script says more than "the camera of the house"."""
+
+    GENERATED = "generated"
+    """The camera of the settings."""
+    TALKING_HEAD = "talking_head"
+    """Somebody who says the shot's line."""
+    STOCK = "stock"
+    """Footage that exists already."""
+    ANIMATIC = "animatic"
+    """A moving storyboard card, drawn on the machine."""
 
 
 class AudioType(StrEnum):
@@ -141,6 +154,9 @@ class ShotScript(_Part):
     gen_clip_seconds: float = Field(ge=3, le=10)
     duration_seconds: float = Field(ge=3, le=15)
     edit_extend_strategy: ExtendStrategy
+    kind: ShotKind | None = None
+    engine: Literal["animatic", "ltx2", "replicate", "veo", "heygen", "stock"] | None = None
+    """The camera that this very shot is for. Goes before `kind`, and both before the settings."""
 
 
 class PosterSpec(_Part):

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from moltpipe.ledger.accounts import block_account
+from moltpipe.ledger.calls import claim_call, mark_ambiguous, mark_submitting
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.periods import create_period
 from moltpipe_tests.cli.conftest import Moltpipe, now
+from moltpipe_tests.ledger.beginnings import intent, submitted
 from moltpipe_tests.stories import a_series
 
 
@@ -16,7 +19,10 @@ def test_an_empty_ledger_has_the_whole_shape(moltpipe: Moltpipe) -> None:
         "scripts": {"draft": 0, "submitted": 0, "voting": 0, "selected": 0, "rejected": 0},
         "series": [],
         "jobs": {"pending": 0, "running": 0, "failed": 0},
+        "calls": {"in_flight": 0, "ambiguous": []},
+        "engines": [],
         "spend_usd": 0.0,
+        "reserved_usd": 0.0,
     }
     assert "moltpipe period create" in moltpipe("status").out
 
@@ -50,6 +56,29 @@ def test_partition_keys_stand_whole_within_80_columns(moltpipe: Moltpipe, databa
     for one in episodes:
         (line,) = (line for line in lines if one.partition_key in line.split())
         assert line.endswith(f"pending    0 of {one.variants_wanted}")
+
+
+def test_people_see_paid_calls_only_where_there_is_something_to_see(moltpipe: Moltpipe, database: Database) -> None:
+    episode = a_series(database)[1]
+    before = moltpipe("status").out
+    assert "spent: 0.00 USD\n" in before
+    assert "call" not in before
+    assert "account" not in before
+    with database.begin() as db:
+        submitted(db, episode_id=episode.id)
+        call = claim_call(db, intent(episode_id=episode.id))
+        mark_submitting(db, call.id)
+        mark_ambiguous(db, call.id, "no answer")
+        block_account(db, "api.example/1a2b", timedelta(minutes=1), "429: slow down")
+    said = moltpipe("status").out
+    assert f"{call.id}  camera  1.00 USD" in said
+    assert f"for {episode.partition_key}, since " in said
+    assert "    no answer\n" in said
+    assert f"waits for a person: call {call.id} may have been accepted" in said
+    (account,) = (line for line in said.splitlines() if line.startswith("api.example/1a2b"))
+    assert account.endswith("429: slow down")
+    assert "calls: 1 in flight" in said
+    assert "spent: 2.00 USD, of which 2.00 are reserved" in said
 
 
 def test_of_many_past_periods_the_last_three_are_shown(moltpipe: Moltpipe, database: Database) -> None:

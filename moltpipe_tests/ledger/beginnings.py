@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from moltpipe.ledger.calls import Call, Intent, claim_call, mark_submitted, mark_submitting
 from moltpipe.ledger.jobs import claim_job
 from moltpipe.ledger.periods import close_period, create_period, open_due_periods
 from moltpipe.ledger.scripts import FiledScript, file_script
@@ -78,6 +80,36 @@ def claimed(db: Connection, episode: Episode, process_uuid: str = "run-1") -> tu
 
 def episode_script(number: int, title: str = "The Swell") -> EpisodeScript:
     return EpisodeScript(episode_number=number, title=title, shots=pilot().shots)
+
+
+def intent(**other: Any) -> Intent:  # noqa: ANN401 - any field of the intent
+    """A request for a take to a hosted camera that would cost a dollar, with what a test wants to be different.
+
+    Each has a fingerprint of its own unless the test gives one.
+    """
+    fields = {
+        "fingerprint": uuid4().hex * 2,
+        "engine": "camera",
+        "model": "reel-1",
+        "operation": "film",
+        "request": {"seconds": 5},
+        "process_uuid": "run-1",
+        "episode_id": None,
+        "subject_id": uuid4(),
+        "variant_number": 1,
+        "take_number": 1,
+        "account": "api.example/1a2b",
+        "quote_usd": Decimal(1),
+        "basis": "5 seconds at $0.2",
+    }
+    return Intent(**(fields | other))
+
+
+def submitted(db: Connection, external_id: str = "job-7", **other: Any) -> Call:  # noqa: ANN401 - as above
+    """A call that its engine accepted."""
+    call = claim_call(db, intent(**other))
+    mark_submitting(db, call.id)
+    return mark_submitted(db, call.id, external_id)
 
 
 def stored(name: str) -> Stored:

@@ -18,8 +18,10 @@ from moltpipe.ledger.jobs import (
     fail_job,
     heartbeat,
     load_jobs,
+    postpone_job,
     release_job,
     rest_job,
+    resume_jobs_of,
     still_mine,
 )
 from moltpipe.ledger.production import UnknownEpisode
@@ -136,6 +138,7 @@ def test_a_superseded_process_can_do_nothing_more(database: Database, pilot: Epi
         complete_job,
         release_job,
         lambda db, mine: fail_job(db, mine, "too late", datetime.now(UTC)),
+        lambda db, mine: postpone_job(db, mine, datetime.now(UTC), "too late"),
     ):
         with pytest.raises(Superseded, match="run-1"), database.begin() as db:
             act(db, lost)
@@ -216,6 +219,50 @@ def test_releasing_costs_no_attempt(database: Database, pilot: Episode) -> None:
     assert (job.process_uuid, job.attempt_count) == (None, 0)
     with pytest.raises(ValueError, match="nobody owns"):
         claim_of(job)
+
+
+def test_postponing_costs_no_attempt_and_says_until_when_and_why(database: Database, pilot: Episode) -> None:
+    mine = claim(database, pilot, "run-1")
+    tomorrow = datetime(2026, 3, 3, tzinfo=UTC)
+    with database.begin() as db:
+        postpone_job(db, mine, tomorrow, "the budget of the day is spent")
+    job = job_of(database, pilot)
+    assert (job.process_uuid, job.claimed_at, job.heartbeat_at) == (None, None, None)
+    assert (job.attempt_count, job.available_at) == (0, tomorrow)
+    assert job.last_error == "the budget of the day is spent"
+
+
+def test_a_completed_job_is_not_postponed(database: Database, pilot: Episode) -> None:
+    with database.begin() as db:
+        complete_job(db, claim_job(db, pilot.partition_key, "run-1", LEASE))
+    before = job_of(database, pilot)
+    again = claim(database, pilot, "by-hand")
+    with database.begin() as db:
+        postpone_job(db, again, datetime(2026, 3, 3, tzinfo=UTC), "not today")
+    after = job_of(database, pilot)
+    assert (after.completed_at, after.available_at) == (before.completed_at, before.available_at)
+
+
+def test_a_failed_job_that_is_resumed_has_all_of_its_attempts_at_once(database: Database, pilot: Episode) -> None:
+    for attempt in range(3):
+        mine = claim(database, pilot, f"run-{attempt}")
+        with database.begin() as db:
+            fail_job(db, mine, "no light", datetime.now(UTC))
+    others = job_of(database, pilot)
+    with database.begin() as db:
+        assert resume_jobs_of(db, pilot.id) == 1
+    job = job_of(database, pilot)
+    assert (job.attempt_count, job.last_error) == (0, "no light")
+    assert job.available_at < others.available_at
+
+
+def test_resuming_leaves_a_job_with_who_holds_it_and_a_completed_one_alone(database: Database, pilot: Episode) -> None:
+    mine = claim(database, pilot, "run-1")
+    with database.begin() as db:
+        assert resume_jobs_of(db, pilot.id) == 1
+        assert still_mine(db, mine).process_uuid == "run-1"
+        complete_job(db, mine)
+        assert resume_jobs_of(db, pilot.id) == 0
 
 
 def test_what_cannot_be_claimed_is_named(database: Database, pilot: Episode) -> None:

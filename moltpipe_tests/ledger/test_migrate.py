@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from moltpipe.ledger.database import Database, DatabaseUnavailable
-from moltpipe.ledger.migrate import VERSION_TABLE, MigrationRefused, migrate
+from moltpipe.ledger.migrate import VERSION_TABLE, MigrationRefused, alembic_config, migrate
 from moltpipe.ledger.schema import metadata
 
 # Everything that the catalog knows of the tables: columns, constraints as Postgres spells them, and indexes.
@@ -25,6 +27,42 @@ UNION ALL
 SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename IN :tables
 ORDER BY 1, 2, 3
 """
+
+
+_MADE = ("provider_jobs", "shots", "takes")
+_A_TAKE_OF_THE_FIRST_REVISION = (
+    "INSERT INTO studios (slug, name, genre, agent_name) VALUES ('s', 'S', 'drama', 'molt')",
+    """
+    INSERT INTO scripts (studio_id, title, logline, genre, script_data)
+    SELECT id, 'T', 'L', 'drama', '{}' FROM studios
+    """,
+    """
+    INSERT INTO limited_series (script_id, studio_id, slug, title, logline, genre, medium, series_bible, poster_spec)
+    SELECT id, studio_id, 't', 'T', 'L', 'drama', 'video', '{}', '{}' FROM scripts
+    """,
+    """
+    INSERT INTO episodes (series_id, episode_number, title, partition_key)
+    SELECT id, 2, 'E', 't-e02' FROM limited_series
+    """,
+    """
+    INSERT INTO shots (episode_id, shot_number, prompt, audio, gen_clip_seconds, duration_seconds, edit_extend_strategy)
+    SELECT id, 1, '{}', '{}', 5, 6, 'none' FROM episodes
+    """,
+    """
+    INSERT INTO provider_jobs (fingerprint, engine, operation, state, external_id, request, process_uuid,
+        submitted_at, finished_at)
+    VALUES (repeat('f', 64), 'animatic', 'film', 'ingested', 'job-7', '{}', 'run-1', '2026-03-02', '2026-03-03')
+    """,
+    """
+    INSERT INTO takes (shot_id, variant_number, take_number, media_key, sha256, bytes, duration_seconds, probe,
+        provider_job_id)
+    SELECT shots.id, 1, 1, 'takes/a.mp4', repeat('a', 64), 9, 5, '{}', provider_jobs.id FROM shots, provider_jobs
+    """,
+)
+
+
+def _only_row(db: sa.Connection, table: str) -> dict[str, Any]:
+    return dict(db.execute(sa.text(f"SELECT * FROM {table}")).mappings().one())  # noqa: S608 - a constant
 
 
 def _catalog(database: Database) -> list[tuple[str, str, str]]:
@@ -57,6 +95,29 @@ def test_migrating_again_changes_nothing(database: Database, database_url: str) 
     before = _catalog(database)
     migrate(database_url)
     assert _catalog(database) == before
+
+
+def test_rows_of_the_first_revision_live_on_in_the_second(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    with database.begin() as db:
+        command.upgrade(alembic_config(db), "0001")
+        for statement in _A_TAKE_OF_THE_FIRST_REVISION:
+            db.execute(sa.text(statement))
+        before = {table: _only_row(db, table) for table in _MADE}
+    migrate(empty_database_url)
+    with database.begin() as db:
+        after = {table: _only_row(db, table) for table in _MADE}
+    for table in _MADE:
+        assert {name: after[table][name] for name in before[table]} == before[table]
+    call = after["provider_jobs"]
+    assert (call["claimed_at"], call["left_at"], call["claimed_by"]) == (
+        call["submitted_at"],
+        call["submitted_at"],
+        "run-1",
+    )
+    assert (call["account"], call["reserved_usd"], call["variant_number"], call["take_number"]) == (None, 0, 0, 1)
+    assert (after["shots"]["kind"], after["shots"]["engine"]) == (None, None)
+    database.dispose()
 
 
 def test_processes_that_start_together_migrate_once(empty_database_url: str) -> None:

@@ -9,13 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from moltpipe.ledger import calls
+from moltpipe.ledger.accounts import block_account
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import claim_job, complete_job, fail_job, rest_job
 from moltpipe.ledger.media import publish_variant
 from moltpipe.ledger.periods import create_period
 from moltpipe.ledger.status import status
 from moltpipe.studio.records import Episode
-from moltpipe_tests.ledger.beginnings import LEASE, NOON, filed, one, series, stored
+from moltpipe_tests.ledger.beginnings import LEASE, NOON, claimed, filed, intent, one, series, stored, submitted
 
 
 @pytest.fixture
@@ -52,10 +53,7 @@ def test_the_document_has_the_shape_of_the_contract(database: Database, episodes
     with database.begin() as db:
         filed(db, "Waiting")
         create_period(db, "agent_voting", NOON + timedelta(days=7), NOON + timedelta(days=8))
-        call = calls.claim_call(db, "f" * 64, "camera", "film", {}, process_uuid="run-1")
-        calls.mark_submitting(db, call.id)
-        calls.mark_submitted(db, call.id, "job-7")
-        calls.mark_succeeded(db, call.id, Decimal("0.25"))
+        calls.mark_succeeded(db, submitted(db).id, Decimal("0.25"))
         document = json.loads(json.dumps(status(db, NOON)))
     assert [period["state"] for period in document["periods"]] == ["processed", "scheduled"]
     assert set(document["periods"][0]) == {"id", "period_type", "starts_at", "ends_at", "state"}
@@ -73,7 +71,9 @@ def test_the_document_has_the_shape_of_the_contract(database: Database, episodes
         "waiting_for",
     }
     assert document["jobs"] == {"pending": 5, "running": 0, "failed": 0}
-    assert document["spend_usd"] == 0.25
+    assert document["calls"] == {"in_flight": 0, "ambiguous": []}
+    assert document["engines"] == []
+    assert (document["spend_usd"], document["reserved_usd"]) == (0.25, 0)
 
 
 def test_every_episode_says_where_it_is_and_what_it_waits_for(database: Database, episodes: list[Episode]) -> None:
@@ -93,6 +93,58 @@ def test_every_episode_says_where_it_is_and_what_it_waits_for(database: Database
     assert "retry at" in waits[3]
     assert "the voice broke" in waits[3]
     assert document["jobs"] == {"pending": 2, "running": 1, "failed": 1}
+
+
+def test_what_is_reserved_is_told_and_counts_as_spent(database: Database) -> None:
+    with database.begin() as db:
+        calls.mark_succeeded(db, submitted(db).id, Decimal("0.25"))
+        submitted(db)
+        document = status(db, NOON)
+    assert (document["spend_usd"], document["reserved_usd"]) == (1.25, 1)
+    assert document["calls"]["in_flight"] == 1
+
+
+def test_a_call_that_nobody_knows_of_is_told_and_its_episode_waits_for_a_person(
+    database: Database, episodes: list[Episode]
+) -> None:
+    with database.begin() as db:
+        mine, shots = claimed(db, episodes[1])
+        first, second = (
+            calls.claim_call(db, intent(episode_id=episodes[1].id, subject_id=shots[number].id)) for number in (3, 4)
+        )
+        for call in (first, second):
+            calls.mark_submitting(db, call.id)
+            calls.mark_ambiguous(db, call.id, "no answer")
+        fail_job(db, mine, "no answer", NOON)
+        claim_job(db, episodes[2].partition_key, "run-2", LEASE)
+        document = json.loads(json.dumps(status(db, NOON)))
+        left_at = calls.call_by_id(db, first.id).left_at
+    assert left_at is not None
+    assert document["calls"]["ambiguous"][0] == {
+        "id": str(first.id),
+        "engine": "camera",
+        "episode": episodes[1].partition_key,
+        "shot": 4,
+        "since": left_at.isoformat(),
+        "reserved_usd": 1,
+        "error": "no answer",
+    }
+    assert document["calls"]["ambiguous"][1]["id"] == str(second.id)
+    waits = [one["waiting_for"] for one in document["series"][0]["episodes"]]
+    assert waits[1].startswith(f"a person: call {first.id} may have been accepted")
+    assert waits[2] == "run run-2"
+    assert "a person" not in waits[3]
+
+
+def test_accounts_say_until_when_they_are_blocked_and_why(database: Database) -> None:
+    with database.begin() as db:
+        block_account(db, "api.example/1a2b", timedelta(minutes=1), "429: slow down")
+        submitted(db)
+        document = json.loads(json.dumps(status(db, NOON)))
+        until = one(db, "SELECT blocked_until FROM engine_accounts")
+    assert document["engines"] == [
+        {"account": "api.example/1a2b", "in_flight": 1, "blocked_until": until.isoformat(), "why": "429: slow down"}
+    ]
 
 
 def test_a_pilot_is_completed_by_its_fourth_variant(database: Database, episodes: list[Episode]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -149,3 +150,26 @@ def test_the_most_urgent_job_runs_first_and_then_the_one_that_waits_longest() ->
 )
 def test_the_operator_is_told_what_a_job_waits_for(one: Job, words: str | None) -> None:
     assert waiting_for(one, lease_state(one, NOON, LEASE), NOON) == words
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        job(),
+        job(attempts=3, last_error="no answer"),
+        job(attempts=1, available_at=NOON + SECOND),
+        job(owner="run-1", heartbeat_ago=timedelta(minutes=2)),
+    ],
+)
+def test_a_job_that_no_attempt_can_finish_waits_for_a_person(one: Job) -> None:
+    call = UUID(int=7)
+    words = waiting_for(one, lease_state(one, NOON, LEASE), NOON, call) or ""
+    assert words.startswith(f"a person: call {call} may have been accepted")
+    assert f"--resubmit {call}" in words
+    assert f"--give-up {call}" in words
+
+
+def test_a_run_that_is_at_work_comes_before_the_person() -> None:
+    held = job(owner="run-1", heartbeat_ago=SECOND)
+    assert waiting_for(held, LeaseState.HELD, NOON, UUID(int=7)) == "run run-1"
+    assert waiting_for(job(completed=True), LeaseState.FREE, NOON, UUID(int=7)) is None
