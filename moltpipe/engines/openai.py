@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from moltpipe.engines import wire
 from moltpipe.engines.errors import EngineError, ErrorClass
@@ -59,6 +60,7 @@ _KOKORO = re.compile(r"(?P<language>[a-z])(?P<gender>[fm])_(?!v0)\w+")
 _ENGLISH = "ab"
 _ELSEWHERE = re.compile(r"[A-Za-z0-9]{20}|[a-z]{2,3}(-[a-z0-9]+)*\+\w+")
 """Ids of ElevenLabs and of eSpeak NG: they stand in many scripts."""
+_OPENAIS_OWN = "api.openai.com"
 _INSTRUCTED = "gpt-"
 """Models that take words on how to speak; others refuse the field."""
 
@@ -81,9 +83,12 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 def payload(account: OpenaiAccount, request: LineRequest, voice: str) -> dict[str, Any]:
     """The body for `/audio/speech`.
 
-    `stream` is not sent: it is no field of OpenAI's, and an answer is read to its end either way.
+    Kokoro-FastAPI streams unless it is told not to, and a streamed WAV does not know its own length. OpenAI itself
+    has no such field.
     """
-    body = {"model": account.model, "input": request.text, "voice": voice, "response_format": FORMAT}
+    body: dict[str, Any] = {"model": account.model, "input": request.text, "voice": voice, "response_format": FORMAT}
+    if not (urlsplit(account.base_url).hostname or "").endswith(_OPENAIS_OWN):
+        body["stream"] = False
     if request.voice_style and account.model.startswith(_INSTRUCTED):
         body["instructions"] = f"Speak as this character: {request.voice_style}."
     return body

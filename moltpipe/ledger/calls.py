@@ -356,6 +356,26 @@ def count_at_provider(db: Connection) -> int:
     return counted
 
 
+def twin_of(db: Connection, intent: Intent) -> Call | None:
+    """The first call of the same series that brought the result of the very same request; None where there is none."""
+    series = sa.select(episodes.c.series_id).where(episodes.c.id == intent.episode_id).scalar_subquery()
+    row = db.execute(
+        sa.select(provider_jobs)
+        .where(
+            provider_jobs.c.engine == intent.engine,
+            provider_jobs.c.model == intent.model,
+            provider_jobs.c.operation == intent.operation,
+            provider_jobs.c.take_number == intent.take_number,
+            provider_jobs.c.state == CallState.INGESTED.value,
+            provider_jobs.c.request == intent.request,
+            provider_jobs.c.episode_id.in_(sa.select(episodes.c.id).where(episodes.c.series_id == series)),
+        )
+        .order_by(provider_jobs.c.claimed_at, provider_jobs.c.id)
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else _call(row)
+
+
 def ingested_calls(db: Connection, episode_id: UUID, operation: str) -> int:
     """How many calls of one operation have brought an episode a result."""
     counted: int = db.execute(

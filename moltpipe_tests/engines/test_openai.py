@@ -145,6 +145,7 @@ def test_kokoro_is_told_not_to_stream_and_openai_is_told_nothing_that_it_does_no
     account = OpenaiAccount()
     assert captioned_payload(account, LINE, "af_sky")["stream"] is False
     assert set(payload(account, LINE, "alloy")) == {"model", "input", "voice", "response_format"}
+    assert payload(OpenaiAccount(base_url="http://speech.example:8880/v1"), LINE, "alloy")["stream"] is False
 
 
 async def test_captions_are_tried_once_and_the_line_is_billed_once(openai: FakeOpenai, engine: Engines) -> None:
