@@ -10,6 +10,7 @@ crash, where the other takes five and seventeen.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import secrets
@@ -18,7 +19,7 @@ import sysconfig
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -68,7 +69,7 @@ class S3Record(Record):
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key.get_secret_value(),
             config=Config(
-                retries={"max_attempts": 1, "mode": "standard"},
+                retries={"total_max_attempts": 1, "mode": "standard"},
                 connect_timeout=1,
                 read_timeout=5,
                 proxies={},
@@ -188,8 +189,12 @@ class EmbeddedS3:
         return answers(record.ports["s3"])
 
     def answers(self, record: S3Record) -> bool:
-        """Whether a signed request is answered. All parts of it must be up for a bucket's listing."""
-        if not answers(record.ports["s3"]):
+        """Whether a signed request is answered, and every object can be read and written.
+
+        A bucket's listing needs neither: after a crash it came up to five seconds before the volumes were known to
+        their master, and whoever read an object in between got an InternalError.
+        """
+        if not answers(record.ports["s3"]) or not _volumes_are_known(record):
             return False
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as in S3Record.client
 
@@ -198,6 +203,36 @@ class EmbeddedS3:
         except (BotoCoreError, ClientError):
             return False
         return True
+
+
+def knows_its_volumes(master: dict[str, Any], volume_server: dict[str, Any]) -> bool:
+    """Whether the master has heard of the volume server, and of every volume that this one has.
+
+    From the answers to `/vol/status` of the master and `/status` of the volume server, as SeaweedFS 4.48 gives them.
+    A volume server without volumes, as in a new store, still has to be known: nothing could be written otherwise.
+    """
+    centers = (master["Volumes"]["DataCenters"] or {}).values()
+    servers = [volumes for racks in centers for rack in racks.values() for volumes in rack.values()]
+    known = {volume["Id"] for volumes in servers for volume in volumes or ()}
+    return bool(servers) and known >= {volume["Id"] for volume in volume_server["Volumes"] or ()}
+
+
+def _volumes_are_known(record: S3Record) -> bool:
+    try:
+        master = _asked(record.ports["master"], "/vol/status")
+        return knows_its_volumes(master, _asked(record.ports["volume"], "/status"))
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return False
+
+
+def _asked(port: int, path: str) -> dict[str, Any]:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=1)
+    try:
+        connection.request("GET", path)
+        found: dict[str, Any] = json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+    return found
 
 
 def with_bucket(record: S3Record, bucket: str) -> S3Record:
