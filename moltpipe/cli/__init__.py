@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from moltpipe.cli import demo, integrity, period, serve, status, submit, vote
+from moltpipe.cli import demo, estimate, integrity, period, serve, status, submit, vote, webhooks
 from moltpipe.cli.report import complain
 from moltpipe.ledger.database import DatabaseUnavailable
 from moltpipe.runtime.background import ServiceError
@@ -34,10 +34,12 @@ app = typer.Typer(
 serve.register(app)
 demo.register(app)
 submit.register(app)
+estimate.register(app)
 vote.register(app)
 app.add_typer(period.app, name="period")
 status.register(app)
 integrity.register(app)
+webhooks.register(app)
 
 
 def main() -> None:

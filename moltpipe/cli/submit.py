@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,22 +57,19 @@ def submit(
     else:
         for verdict in verdicts:
             _tell(verdict)
-    refused = sum(verdict.script is None for verdict in verdicts)
-    if refused:
-        complain(f"{refused} of {len(verdicts)} refused")
+    turned_down = sum(verdict.script is None for verdict in verdicts)
+    if turned_down:
+        complain(f"{turned_down} of {len(verdicts)} refused")
         sys.exit(1)
 
 
 def _file(database: Database, file: Path, agent: str, studio: str | None) -> _Verdict:
     """File one script in a transaction of its own, or say all that is wrong with it."""
-    # A name that is no text can neither be printed nor stand in JSON.
-    name = os.fsencode(file).decode("utf-8", "replace")
+    name = printed_name(file)
     try:
-        with file.open("rb") as stream:
-            # One byte more than can be accepted, so that a device without end is refused and not read.
-            text = stream.read(MAX_BYTES + 1)
+        text = read_file(file)
     except OSError as error:
-        return _Verdict(name, refusals=(Refusal(path="", rule=f"the file cannot be read: {error.strerror}"),))
+        return _Verdict(name, refusals=(unreadable(error),))
     try:
         with database.begin() as db:
             admission = read(text, studio_genre=studio_genre(db, studio) if studio is not None else None)
@@ -83,6 +81,38 @@ def _file(database: Database, file: Path, agent: str, studio: str | None) -> _Ve
     except StudioRefused as error:
         return _Verdict(name, refusals=(Refusal(path=error.path, value=error.value, rule=error.rule),))
     return _Verdict(name, script=script, notes=admission.warnings)
+
+
+def read_file(file: Path) -> bytes:
+    """What stands in a script's file, up to one byte more than can be accepted: a device without end is not read.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as stream:
+        return stream.read(MAX_BYTES + 1)
+
+
+def unreadable(error: OSError) -> Refusal:
+    """A file that cannot be read, told as what is wrong with a script is told."""
+    return Refusal(path="", rule=f"the file cannot be read: {error.strerror}")
+
+
+def printed_name(file: Path) -> str:
+    """The file's name as text: a name that is none can neither be printed nor stand in JSON."""
+    return os.fsencode(file).decode("utf-8", "replace")
+
+
+def refused(file: str, refusals: Iterable[Refusal]) -> dict[str, Any]:
+    """A refused file, for JSON."""
+    return {"file": file, "errors": [refusal.model_dump(mode="json") for refusal in refusals]}
+
+
+def tell_refused(file: str, refusals: Iterable[Refusal]) -> None:
+    """The same for people: where, what and why."""
+    complain(f"refused {file}")
+    for refusal in refusals:
+        complain(f"  {_spelled(refusal)}")
 
 
 def _document(verdicts: list[_Verdict]) -> dict[str, Any]:
@@ -97,11 +127,7 @@ def _document(verdicts: list[_Verdict]) -> dict[str, Any]:
             for one in verdicts
             if one.script
         ],
-        "refused": [
-            {"file": one.file, "errors": [refusal.model_dump(mode="json") for refusal in one.refusals]}
-            for one in verdicts
-            if one.script is None
-        ],
+        "refused": [refused(one.file, one.refusals) for one in verdicts if one.script is None],
         "warned": [
             {"file": one.file, "warnings": [note.model_dump(mode="json") for note in one.notes]}
             for one in verdicts
@@ -112,9 +138,7 @@ def _document(verdicts: list[_Verdict]) -> dict[str, Any]:
 
 def _tell(verdict: _Verdict) -> None:
     if verdict.script is None:
-        complain(f"refused {verdict.file}")
-        for refusal in verdict.refusals:
-            complain(f"  {_spelled(refusal)}")
+        tell_refused(verdict.file, verdict.refusals)
         return
     script = verdict.script
     say(f"filed {script.script_id}  “{script.title}” for studio {script.studio_slug}")

@@ -10,6 +10,7 @@ shorter one, and narrations of half a minute ended after five seconds.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +23,8 @@ VOICE_LEAD_S = 0.25
 """A line starts this long after the cut, so that it belongs to the picture it is heard with."""
 VOICE_TAIL_S = 0.35
 """A shot stays this long after its line."""
+SPOKEN_WORDS_PER_S = 2.3
+"""A calm narrator, rather slower than faster: what is assumed of a voice must not fall short of it."""
 _MICROSECONDS = 1_000_000
 
 
@@ -112,6 +115,17 @@ def clip_seconds(shot: Shot, voice_seconds: float | None, profile: Profile) -> f
     """
     asked = profile.frames(_length(shot.gen_clip_seconds, "a clip"))
     return profile.seconds(min(asked, shot_frames(shot.duration_seconds, voice_seconds, profile)))
+
+
+def spoken_seconds(text: str) -> float:
+    """How long a line will last, as far as its text tells: for an estimate, before anybody has spoken it.
+
+    Scripts that put no blank between words are counted by the character, two to a word.
+    """
+    unspaced = sum(unicodedata.east_asian_width(one) == "W" and one.isalnum() for one in text)
+    spaced = "".join(" " if unicodedata.east_asian_width(one) == "W" else one for one in text)
+    words = sum(any(one.isalnum() for one in word) for word in spaced.split())
+    return (words + unspaced / 2) / SPOKEN_WORDS_PER_S
 
 
 def _length(seconds: float, what: str) -> float:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moltpipe.studio.profiles import Profile, parse_profile
 from moltpipe.studio.records import Shot
-from moltpipe.studio.timing import VOICE_LEAD_S, VOICE_TAIL_S, clip_seconds, shot_frames, timeline
+from moltpipe.studio.timing import VOICE_LEAD_S, VOICE_TAIL_S, clip_seconds, shot_frames, spoken_seconds, timeline
 from moltpipe_tests.studio.making import shot
 
 PROFILES = st.sampled_from([parse_profile(name) for name in ("360p24", "720p25", "1080p30", "1080p60")])
@@ -82,3 +82,10 @@ def test_a_length_that_is_none_is_refused(seconds: float) -> None:
 def test_an_episode_without_shots_has_no_length() -> None:
     line = timeline([], {}, parse_profile("720p24"))
     assert (line.frames, line.seconds) == (0, 0)
+
+
+def test_a_line_is_expected_to_last_as_long_as_its_words_take() -> None:
+    assert spoken_seconds("Who wrote this, and when - and why?") == pytest.approx(7 / 2.3)
+    assert spoken_seconds("") == spoken_seconds("... !") == 0
+    assert spoken_seconds("灯台は夜を照らす。") == pytest.approx(4 / 2.3)
+    assert spoken_seconds("LOC_1 灯台") == pytest.approx(2 / 2.3)
