@@ -15,11 +15,12 @@ from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.migrate import migrate
-from moltpipe.runtime.services import open_store, services
+from moltpipe.runtime.services import S3Access, services
 from moltpipe.settings import Settings
-from moltpipe.store import Store
+from moltpipe.store import Store, connect
 
 TEMPLATE = "moltpipe_template"
+BUCKET = "moltpipe"
 
 
 @pytest.fixture(scope="session")
@@ -96,8 +97,21 @@ def _named(url: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Store]:
-    """A bucket on a throw-away S3 server, shared by all tests: keys carry ids, so nobody meets anybody."""
+def object_storage(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[S3Access]:
+    """A throw-away S3 server, shared by all tests: keys carry ids, so nobody meets anybody."""
     settings = Settings(data_dir=tmp_path_factory.mktemp("s3"), database_url=SecretStr(postgres_url))
     with services(settings) as running:
-        yield open_store(running, settings.s3_bucket)
+        yield running.s3
+
+
+@pytest.fixture(scope="session")
+def store(object_storage: S3Access) -> Store:
+    """A bucket on it."""
+    secret = object_storage.secret_key
+    return connect(
+        BUCKET,
+        object_storage.endpoint_url,
+        access_key=object_storage.access_key,
+        secret_key=secret.get_secret_value() if secret else None,
+        region=object_storage.region,
+    )

@@ -8,13 +8,15 @@ progress looks (`cli.watching`), the account at the end (`cli.account`).
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
@@ -32,7 +34,9 @@ from moltpipe.ledger.production import load_production
 from moltpipe.ledger.scripts import file_script
 from moltpipe.ledger.series import count_series, episodes_of
 from moltpipe.ledger.votes import cast_vote
+from moltpipe.runtime.fakes import CAST, NoFakes, fake_providers
 from moltpipe.runtime.stack import AlreadyUpError, Stack, stack
+from moltpipe.settings import PREFIX
 from moltpipe.studio.admission import judge
 from moltpipe.studio.progress import progress_of
 from moltpipe.studio.records import Episode, Job, Period
@@ -57,26 +61,58 @@ def register(app: typer.Typer) -> None:
     app.command(name="demo")(demo)
 
 
-def demo(as_json: Json = False) -> None:
+class Engines(StrEnum):
+    """Whose engines the demo uses."""
+
+    SETTINGS = "settings"
+    FAKE = "fake"
+
+
+def demo(
+    as_json: Json = False,
+    engines: Annotated[
+        Engines,
+        typer.Option(
+            help="`settings`: those that the environment names, by default local ones. `fake`: hosted ones of every "
+            "kind, against fake providers on this machine."
+        ),
+    ] = Engines.SETTINGS,
+) -> None:
     """Submit, vote, let the period end, and watch a whole series being made. Run again for another one."""
     began = time.monotonic()
     try:
-        with session() as opened:
+        with _engines(engines), session() as opened:
             period = _campaign(opened.database)
-            with _stage(opened):
+            with _stage(opened, alone=engines is Engines.FAKE):
                 outcome = _await_closing(opened.database, period)
                 series_ids = [winner.series_id for winner in outcome.winners]
                 _await_series(opened.database, series_ids)
             document = account(opened.database, period, series_ids, time.monotonic() - began)
             target = opened.settings.data_dir / "demo.json"
             target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except (DemoFailed, PeriodOverlaps) as error:
+    except (DemoFailed, PeriodOverlaps, NoFakes) as error:
         complain(str(error))
         sys.exit(1)
     if as_json:
         print_json(document)
     else:
         _tell(document, target)
+
+
+@contextmanager
+def _engines(engines: Engines) -> Iterator[None]:
+    """Fake providers and the settings that lead to them, where they were asked for."""
+    if engines is Engines.SETTINGS:
+        yield
+        return
+    with fake_providers() as variables:
+        os.environ.update(variables)
+        report(f"  fake providers: {', '.join(f'{role.lower()} {name}' for role, name in _cast(variables))}")
+        yield
+
+
+def _cast(variables: dict[str, str]) -> list[tuple[str, str]]:
+    return [(variable.removeprefix(PREFIX), variables[variable]) for variable in CAST]
 
 
 def _tell(document: dict[str, Any], target: Path) -> None:
@@ -121,8 +157,11 @@ def _judged(agent: str, document: dict[str, Any]) -> PilotScript:
 
 
 @contextmanager
-def _stage(opened: Session) -> Iterator[None]:
-    """Webserver and daemon for the time of the demo, or those of a `moltpipe up` that runs already."""
+def _stage(opened: Session, *, alone: bool) -> Iterator[None]:
+    """Webserver and daemon for the time of the demo, or those of a `moltpipe up` that runs already.
+
+    `alone` refuses the latter: it was started with other engines.
+    """
     try:
         with stack(opened.settings, say=report) as running:
             report(f"  Dagster is up at {running.url}")
@@ -133,6 +172,8 @@ def _stage(opened: Session) -> Iterator[None]:
                 report("  stopping; `moltpipe up` goes on from here")
                 raise
     except AlreadyUpError as up:
+        if alone:
+            raise DemoFailed(f"a moltpipe is up at {up.url} with its own engines: stop it first") from up
         report(f"  using the moltpipe that is up at {up.url}")
         yield
 

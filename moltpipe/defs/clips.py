@@ -3,13 +3,14 @@
 import dagster as dg
 
 from moltpipe.defs.config import Production
+from moltpipe.defs.frame import work_in
 from moltpipe.defs.partitions import EPISODES
 from moltpipe.defs.reports import Metadata, cost, link, table
 from moltpipe.defs.scripts import episode_script
 from moltpipe.defs.voiceovers import voiceover
+from moltpipe.engines import stock
 from moltpipe.production.filming import Filming, film_shots
 from moltpipe.production.line import Line
-from moltpipe.production.work import work_on
 
 
 @dg.asset(
@@ -23,7 +24,7 @@ async def clips(
     context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]
 ) -> dg.MaterializeResult[None]:
     """One conformed take for every shot of every variant: four variants for a pilot, one for the others."""
-    async with work_on(line, context.partition_key, process_uuid=context.run_id) as work:
+    async with work_in(context, line) as work:
         filming = await film_shots(work, regenerate=config.regenerate)
     return dg.MaterializeResult(metadata=_report(filming, line))
 
@@ -39,6 +40,7 @@ def _report(filming: Filming, line: Line) -> Metadata:
                     "variant": take.variant_number,
                     "shot": numbers[take.shot_id],
                     "take": take.take_number,
+                    "engine": take.engine,
                     "seconds": take.duration_seconds,
                     "bytes": take.media.bytes,
                     "key": take.media.key,
@@ -49,9 +51,13 @@ def _report(filming: Filming, line: Line) -> Metadata:
     }
     if ordered:
         report["first_take"] = link(line.media_url, ordered[0].media.key)
+    credits_due = sorted({take.credit for take in ordered if take.credit})
+    if credits_due:
+        report["credits"] = dg.MetadataValue.md(
+            "\n".join(f"- {one}" for one in [*credits_due, stock.ENDORSEMENT_NOTICE])
+        )
     return report | {
         "filmed_now": dg.MetadataValue.int(len(filming.filmed_now)),
         "take_count": dg.MetadataValue.int(len(takes)),
-        "engine": dg.MetadataValue.text(filming.engine),
         "cost_usd": cost(filming.cost_usd),
     }

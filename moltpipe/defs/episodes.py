@@ -12,14 +12,14 @@ from PIL.Image import Image
 
 from moltpipe.defs.clips import clips
 from moltpipe.defs.config import Production
+from moltpipe.defs.frame import work_in
 from moltpipe.defs.partitions import EPISODES
-from moltpipe.defs.reports import Metadata, link, picture, table
+from moltpipe.defs.reports import Metadata, cost, link, picture, table
 from moltpipe.defs.scripts import episode_script
 from moltpipe.defs.voiceovers import voiceover
 from moltpipe.production.cutting import Cutting, cut_variants
 from moltpipe.production.line import Line
 from moltpipe.production.posters import preview
-from moltpipe.production.work import work_on
 
 
 @dg.asset(
@@ -33,7 +33,7 @@ async def stitched_episode(
     context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]
 ) -> dg.MaterializeResult[None]:
     """One MP4 per variant: conformed takes joined by stream copy under one soundtrack, with captions beside it."""
-    async with work_on(line, context.partition_key, process_uuid=context.run_id) as work:
+    async with work_in(context, line) as work:
         cutting = await cut_variants(work, regenerate=config.regenerate)
         thumbnail = await asyncio.to_thread(preview, line, cutting.production)
     return dg.MaterializeResult(metadata=_report(cutting, thumbnail, line))
@@ -65,6 +65,7 @@ def _report(cutting: Cutting, thumbnail: Image, line: Line) -> Metadata:
     for variant in variants:
         report[f"variant_{variant.variant_number}"] = link(line.media_url, variant.video.key)
     return report | {
+        "cost_usd": cost(cutting.cost_usd),
         "cut_now": dg.MetadataValue.int(len(cutting.cut_now)),
         "duration_seconds": dg.MetadataValue.float(max(variant.duration_seconds for variant in variants)),
     }

@@ -6,13 +6,13 @@ import dagster as dg
 from PIL.Image import Image
 
 from moltpipe.defs.config import Production
+from moltpipe.defs.frame import work_in
 from moltpipe.defs.partitions import EPISODES
 from moltpipe.defs.reports import Metadata, cost, link, picture, table
 from moltpipe.defs.voting import LIMITED_SERIES
 from moltpipe.production.line import Line
 from moltpipe.production.posters import poster
 from moltpipe.production.screenwriting import Screenplay, write_episode
-from moltpipe.production.work import work_on
 from moltpipe.studio.screenplay import spoken_line
 
 
@@ -27,7 +27,7 @@ async def episode_script(
     context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]
 ) -> dg.MaterializeResult[None]:
     """The shots of one episode: the pilot's as submitted, a later one's as the screenwriter continues them."""
-    async with work_on(line, context.partition_key, process_uuid=context.run_id) as work:
+    async with work_in(context, line) as work:
         screenplay = await write_episode(work, regenerate=config.regenerate)
         image = await asyncio.to_thread(poster, screenplay.production.series)
     return dg.MaterializeResult(metadata=_report(screenplay, image, line))

@@ -3,12 +3,12 @@
 import dagster as dg
 
 from moltpipe.defs.config import Production
+from moltpipe.defs.frame import work_in
 from moltpipe.defs.partitions import EPISODES
 from moltpipe.defs.reports import Metadata, cost, table
 from moltpipe.defs.scripts import episode_script
 from moltpipe.production.line import Line
 from moltpipe.production.voicing import Voicing, voice_shots
-from moltpipe.production.work import work_on
 
 
 @dg.asset(
@@ -22,7 +22,7 @@ async def voiceover(
     context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]
 ) -> dg.MaterializeResult[None]:
     """One WAV per spoken line. Sound comes before picture: a shot lasts as long as what is said in it."""
-    async with work_on(line, context.partition_key, process_uuid=context.run_id) as work:
+    async with work_in(context, line) as work:
         voicing = await voice_shots(work, regenerate=config.regenerate)
     return dg.MaterializeResult(metadata=_report(voicing))
 

@@ -1,7 +1,7 @@
-"""Calling an engine: claim, submit, wait, and hand over the result.
+"""Calling an engine: the one way in which a stage reaches one.
 
-Here: the one way in which a stage reaches an engine, so that every call has its row in `provider_jobs`
-before it leaves. Not here: what an engine speaks (`engines`), what becomes of the result (the stages).
+Here: what a call is (its fingerprint, its subject), and calls to engines of this machine. Not here: hosted ones
+(`production.hosted`), what an engine speaks (`engines`), what becomes of the result (the stages).
 """
 
 from __future__ import annotations
@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from moltpipe.engines.errors import EngineError, ErrorClass
-from moltpipe.engines.protocols import Engine, ExternalId, Progress
-from moltpipe.ledger import calls
+from moltpipe.engines.errors import EngineError
+from moltpipe.engines.protocols import Engine, ExternalId, Order, Progress
+from moltpipe.ledger import calls, spending
+from moltpipe.ledger.calls import Call, Intent
 from moltpipe.ledger.slots import EngineSlots
-from moltpipe.production.line import Line
+from moltpipe.production.answers import Answer, written
+from moltpipe.production.hosted import HostedCall, kept_answer
+from moltpipe.production.work import Work
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
-ResultT = TypeVar("ResultT")
+ResultT = TypeVar("ResultT", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -31,17 +36,9 @@ class Subject:
     """What a call is for: with the request it makes the fingerprint, so a new take is a new call."""
 
     of: UUID
-    """The shot or, for an episode's script, the episode."""
+    """The shot or, for an episode's script and music, the episode."""
     variant_number: int = 0
     take_number: int = 1
-
-
-@dataclass(frozen=True)
-class Answer(Generic[ResultT]):
-    """A finished call: its row in the ledger, and what the engine made."""
-
-    call_id: UUID
-    result: ResultT
 
 
 def fingerprint(engine: Engine[RequestT, ResultT], request: RequestT, subject: Subject) -> str:
@@ -54,81 +51,100 @@ def fingerprint(engine: Engine[RequestT, ResultT], request: RequestT, subject: S
         "variant": subject.variant_number,
         "take": subject.take_number,
     }
+    return _digest(canonical)
+
+
+def _digest(canonical: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(canonical, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 async def call(
-    line: Line,
-    engine: Engine[RequestT, ResultT],
-    operation: str,
-    request: RequestT,
-    *,
-    subject: Subject,
-    process_uuid: str,
+    work: Work, engine: Engine[RequestT, ResultT], operation: str, request: RequestT, *, subject: Subject
 ) -> Answer[ResultT]:
-    """Have an engine do one request, waiting for a free place at it first.
-
-    The row is committed before the request leaves and carries the engine's id right after the answer. The
-    caller records the result and marks the call ingested in one transaction.
+    """Have an engine do one request, or go on with the call that an earlier process left behind.
 
     Raises:
-        EngineError: the engine refused or failed; the row says so.
+        EngineError: the engine refused or failed, or nobody knows whether it accepted; the row says so.
+        EngineBlocked: the engine takes no requests for longer than a run should wait.
+        BudgetReached, PriceUnknown: the request would cost more than a cap allows, or nobody knows how much.
+        GivenUp: the same request failed for good before, and only a person may send it again.
     """
-    async with EngineSlots(line.database, engine.name, line.calls_at_once):
-        call_id = await asyncio.to_thread(_claim, line, engine, operation, request, subject, process_uuid)
-        external_id: ExternalId | None = None
+    intent = intent_of(work, engine, operation, request, subject)
+    if engine.hosting is None:
+        return await _call_here(work, engine, request, intent)
+    hosted = HostedCall(work, engine, engine.hosting, request, intent)
+    return await (_said_once(work, intent, hosted) if operation == "speak" else hosted.answer())
+
+
+async def _said_once(work: Work, intent: Intent, hosted: HostedCall[RequestT, ResultT]) -> Answer[ResultT]:
+    """A line that the same voice has said before in this series is not paid for again, except as a new take."""
+    words = {"engine": intent.engine, "model": intent.model, "request": intent.request, "take": intent.take_number}
+    async with EngineSlots(work.line.database, f"words {_digest(words)}", 1):
+        twin = await written(work.line.database, calls.twin_of, intent)
+        return await (hosted.answer() if twin is None else kept_answer(work.line, twin))
+
+
+def intent_of(
+    work: Work, engine: Engine[RequestT, ResultT], operation: str, request: RequestT, subject: Subject
+) -> Intent:
+    """The request as the ledger is told of it before it leaves."""
+    quote = engine.quote(request)
+    return Intent(
+        fingerprint=fingerprint(engine, request, subject),
+        engine=engine.name,
+        model=engine.model,
+        operation=operation,
+        request=request.model_dump(mode="json"),
+        process_uuid=work.claim.process_uuid,
+        episode_id=work.claim.episode_id,
+        subject_id=subject.of,
+        variant_number=subject.variant_number,
+        take_number=subject.take_number,
+        account=engine.hosting.account if engine.hosting else None,
+        quote_usd=quote.cost_usd,
+        basis=quote.basis,
+    )
+
+
+def spent(work: Work, operation: str) -> Decimal:
+    """What calls of one kind have cost for the episode so far, in US dollars, failed ones included."""
+    with work.line.database.begin() as db:
+        return spending.spent_on(db, work.claim.episode_id, operation)
+
+
+async def _call_here(
+    work: Work, engine: Engine[RequestT, ResultT], request: RequestT, intent: Intent
+) -> Answer[ResultT]:
+    """One call to an engine of this machine: what a dead process was doing died with it and cost nothing."""
+    database = work.line.database
+    async with EngineSlots(database, engine.name, work.line.calls_at_once):
+        call_id = (await written(database, _claim_here, intent)).id
+        job: ExternalId | None = None
         try:
-            await _note(line, calls.mark_submitting, call_id)
-            external_id = await engine.submit(request)
-            await _note(line, calls.mark_submitted, call_id, external_id)
-            while isinstance(outcome := await engine.poll(external_id), Progress):
+            await written(database, calls.mark_submitting, call_id)
+            job = await engine.submit(request, Order(call_id=call_id, left_at=datetime.now(UTC)))
+            await written(database, calls.mark_submitted, call_id, job)
+            while isinstance(outcome := await engine.poll(job), Progress):
                 pass
-            await _note(line, calls.mark_succeeded, call_id, engine.quote(request).cost_usd)
+            await written(database, calls.mark_succeeded, call_id, Decimal(0))
         except EngineError as error:
-            await _note(line, calls.mark_failed, call_id, error.error_class.value, error.message)
+            await written(database, calls.mark_failed, call_id, error.error_class.value, error.message)
             raise
         except asyncio.CancelledError:
-            if external_id is not None:
-                await engine.cancel(external_id)
-            await _note(line, calls.mark_canceled, call_id)
+            if job is not None:
+                await engine.cancel(job)
+            await written(database, calls.mark_canceled, call_id)
             raise
-        return Answer(call_id=call_id, result=outcome)
+        return Answer(call_id, outcome, _local_file(outcome))
 
 
-def _claim(
-    line: Line,
-    engine: Engine[RequestT, ResultT],
-    operation: str,
-    request: RequestT,
-    subject: Subject,
-    process_uuid: str,
-) -> UUID:
-    """Write the row of a new call, putting aside one that a dead process left behind.
-
-    The caller holds the episode's job, so a live row with this fingerprint belongs to a process that lost it.
-    What a local engine was doing died with that process and cost nothing; what a hosted one does goes on.
-    """
-    mark = fingerprint(engine, request, subject)
-    with line.database.begin() as db:
-        left_behind = calls.live_call(db, mark)
-        if left_behind is not None:
-            if engine.resumable:
-                raise EngineError(
-                    engine.name,
-                    ErrorClass.AMBIGUOUS,
-                    f"call {left_behind.id} ({left_behind.state}) of an earlier run may still be under way",
-                )
-            calls.expire_call(db, left_behind.id)
-        return calls.claim_call(
-            db, mark, engine.name, operation, request.model_dump(mode="json"), process_uuid=process_uuid
-        ).id
+def _claim_here(db: Any, intent: Intent) -> Call:  # noqa: ANN401 - the ledger's connection, whose type is SQL's
+    left_behind = calls.live_call(db, intent.fingerprint)
+    if left_behind is not None:
+        calls.expire_call(db, left_behind.id)
+    return calls.claim_call(db, intent)
 
 
-async def _note(line: Line, transition: Callable[..., object], *values: object) -> None:
-    """Write one transition of a call in a transaction of its own."""
-
-    def write() -> None:
-        with line.database.begin() as db:
-            transition(db, *values)
-
-    await asyncio.to_thread(write)
+def _local_file(result: object) -> Path | None:
+    file = getattr(result, "file", None)
+    return file if isinstance(file, Path) else None

@@ -10,7 +10,9 @@ import asyncio
 import hashlib
 import json
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
@@ -18,11 +20,14 @@ from moltpipe.ledger.media import publish_variant
 from moltpipe.media.captions import SpokenLine, captions, write_srt, write_vtt
 from moltpipe.media.extend import extend
 from moltpipe.media.gate import Delivery, deliver
+from moltpipe.media.music import lengthen
 from moltpipe.media.sound import Cue, CueKind, Loudness, mix
 from moltpipe.media.stills import thumbnail
 from moltpipe.media.stitch import stitch
+from moltpipe.production.calls import spent
 from moltpipe.production.line import Line
 from moltpipe.production.partial import all_or_named
+from moltpipe.production.scoring import score_episode
 from moltpipe.production.voicing import require_shots
 from moltpipe.production.work import Work
 from moltpipe.studio.keys import variant_key
@@ -46,6 +51,8 @@ class Cutting:
 
     production: Production
     cut_now: tuple[Cut, ...]
+    cost_usd: Decimal
+    """What this episode's music has cost so far."""
 
 
 class MissingMedia(Exception):
@@ -77,6 +84,8 @@ async def cut_variants(work: Work, *, regenerate: bool) -> Cutting:
     ]
     if missing:
         raise MissingMedia(production.episode.partition_key, missing)
+    score = await score_episode(work, regenerate=regenerate)
+    production = replace(production, score=score)
     todo = [
         number
         for number in wanted
@@ -92,7 +101,7 @@ async def cut_variants(work: Work, *, regenerate: bool) -> Cutting:
             cuts = await all_or_named(
                 "variants", [(f"variant {number}", _cut(work, room, number, desk)) for number in todo]
             )
-    return Cutting(work.reload(), tuple(cuts))
+    return Cutting(work.reload(), tuple(cuts), await asyncio.to_thread(spent, work, "compose"))
 
 
 def ingredients(production: Production, variant_number: int, profile: Profile) -> str:
@@ -106,7 +115,8 @@ def ingredients(production: Production, variant_number: int, profile: Profile) -
         ]
         for shot in production.shots
     ]
-    return hashlib.sha256(json.dumps([profile.name, parts]).encode()).hexdigest()
+    music = [production.score.media.sha256] if production.score else []
+    return hashlib.sha256(json.dumps([profile.name, parts, *music]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ class _CuttingRoom:
     loudness: Loudness
     vtt: Path
     srt: Path
+    ingredients: Mapping[int, str]
+    """By variant number."""
 
 
 def _set_up(line: Line, production: Production, folder: Path) -> _CuttingRoom:
@@ -136,6 +148,11 @@ def _set_up(line: Line, production: Production, folder: Path) -> _CuttingRoom:
         for slot in timing.slots
         if slot.shot_id in voices
     ]
+    if production.score is not None:
+        composed = line.store.get(production.score.media, folder / "score.wav")
+        music = folder / "music.wav"
+        lengthen(composed, timing.seconds, music)
+        cues.append(Cue(file=music, starts_at_s=0.0, kind=CueKind.MUSIC))
     soundtrack = folder / "soundtrack.wav"
     loudness = mix(cues, seconds=timing.seconds, target=soundtrack)
     spoken = [
@@ -147,7 +164,16 @@ def _set_up(line: Line, production: Production, folder: Path) -> _CuttingRoom:
     vtt, srt = folder / "captions.vtt", folder / "captions.srt"
     write_vtt(cues_shown, vtt)
     write_srt(cues_shown, srt)
-    return _CuttingRoom(folder, timing, soundtrack, loudness, vtt, srt)
+    numbers = range(1, production.episode.variants_wanted + 1)
+    return _CuttingRoom(
+        folder,
+        timing,
+        soundtrack,
+        loudness,
+        vtt,
+        srt,
+        ingredients={number: ingredients(production, number, line.profile) for number in numbers},
+    )
 
 
 async def _cut(work: Work, room: _CuttingRoom, variant_number: int, desk: asyncio.Semaphore) -> Cut:
@@ -197,6 +223,6 @@ def _deliver(work: Work, room: _CuttingRoom, variant_number: int, clips: list[Pa
             captions_key=captions_key,
             thumbnail_key=thumbnail_key,
             duration_seconds=room.timing.seconds,
-            ingredients=ingredients(work.production, variant_number, line.profile),
+            ingredients=room.ingredients[variant_number],
         )
     return Cut(variant=variant, delivery=delivery, loudness=room.loudness)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from moltpipe.engines.protocols import TakeRequest
+from moltpipe.engines.protocols import TakeRequest, VoiceTrack
 from moltpipe.ledger import calls as ledger_calls
 from moltpipe.ledger.media import record_take
 from moltpipe.media.conform import conform, conforms, natural_frames
 from moltpipe.media.probe import Probe, probe, verify_decodes
-from moltpipe.production.calls import Subject, call
+from moltpipe.production.calls import Subject, call, spent
 from moltpipe.production.partial import all_or_named
 from moltpipe.production.voicing import require_shots
 from moltpipe.production.work import Work
 from moltpipe.studio.keys import take_key
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.records import Production, Shot, Take
-from moltpipe.studio.timing import clip_seconds
+from moltpipe.studio.timing import clip_seconds, shot_frames
 from moltpipe.studio.variants import seed, style_suffix
 
 
@@ -30,8 +31,8 @@ class Filming:
 
     production: Production
     filmed_now: tuple[Take, ...]
-    engine: str
     cost_usd: Decimal
+    """What this episode's takes have cost so far, of all cameras."""
 
 
 async def film_shots(work: Work, *, regenerate: bool) -> Filming:
@@ -49,21 +50,15 @@ async def film_shots(work: Work, *, regenerate: bool) -> Filming:
         for shot in production.shots
         if regenerate or (shot.id, variant_number) not in production.takes
     ]
-    engine = work.line.crew.camera
     desk = work.line.desk()
-    requests = [
-        (shot, variant_number, take_request(production, shot, variant_number, work.line.profile))
-        for shot, variant_number in todo
-    ]
     filmed = await all_or_named(
         "takes",
         [
-            (f"shot {shot.number} of variant {variant_number}", _film(work, shot, variant_number, request, desk))
-            for shot, variant_number, request in requests
+            (f"shot {shot.number} of variant {variant_number}", _film(work, shot, variant_number, desk))
+            for shot, variant_number in todo
         ],
     )
-    cost = sum((engine.quote(request).cost_usd for _, _, request in requests), Decimal(0))
-    return Filming(work.reload(), tuple(filmed), engine.name, cost)
+    return Filming(work.reload(), tuple(filmed), await asyncio.to_thread(spent, work, "film"))
 
 
 def take_request(production: Production, shot: Shot, variant_number: int, profile: Profile) -> TakeRequest:
@@ -85,6 +80,7 @@ def take_request(production: Production, shot: Shot, variant_number: int, profil
         height=profile.height,
         rate=profile.rate,
         seed=seed(shot.id, variant_number, _take_number(production, shot, variant_number)),
+        voice=VoiceTrack(key=voice.media.key, seconds=voice.duration_seconds) if voice else None,
     )
 
 
@@ -93,27 +89,35 @@ def _take_number(production: Production, shot: Shot, variant_number: int) -> int
     return former.take_number + 1 if former else 1
 
 
-async def _film(work: Work, shot: Shot, variant_number: int, request: TakeRequest, desk: asyncio.Semaphore) -> Take:
-    take_number = _take_number(work.production, shot, variant_number)
-    async with desk:
+async def _film(work: Work, shot: Shot, variant_number: int, desk: asyncio.Semaphore) -> Take:
+    production = work.production
+    take_number = _take_number(production, shot, variant_number)
+    camera = work.line.crew.camera_for(shot, voiced=shot.id in production.voiceovers)
+    async with contextlib.AsyncExitStack() as busy:
+        if camera.hosting is None:
+            await busy.enter_async_context(desk)
         answer = await call(
-            work.line,
-            work.line.crew.camera,
+            work,
+            camera,
             "film",
-            request,
+            take_request(production, shot, variant_number, work.line.profile),
             subject=Subject(of=shot.id, variant_number=variant_number, take_number=take_number),
-            process_uuid=work.claim.process_uuid,
         )
+        if camera.hosting is not None:
+            await busy.enter_async_context(desk)
+
+        voice = production.voiceovers.get(shot.id)
+        longest = shot_frames(shot.duration_seconds, voice.duration_seconds if voice else None, work.line.profile)
 
         def ingest() -> Take:
             with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder:
                 try:
-                    clip, facts = _conformed(answer.result.file, Path(folder) / "take.mp4", work.line.profile)
+                    clip, facts = _conformed(answer.file, Path(folder) / "take.mp4", work.line.profile, longest)
                     stored = work.line.store.put(
                         clip, lambda sha256: take_key(shot.id, variant_number, take_number, sha256)
                     )
                 finally:
-                    answer.result.file.unlink(missing_ok=True)
+                    answer.file.unlink(missing_ok=True)
             with work.line.database.begin() as db:
                 take = record_take(
                     db,
@@ -131,12 +135,16 @@ async def _film(work: Work, shot: Shot, variant_number: int, request: TakeReques
         return await asyncio.to_thread(ingest)
 
 
-def _conformed(arrived: Path, target: Path, profile: Profile) -> tuple[Path, Probe]:
-    """The clip in the house profile at its own length, and what it is. One that conforms already is not touched."""
+def _conformed(arrived: Path, target: Path, profile: Profile, longest: int) -> tuple[Path, Probe]:
+    """The clip in the house profile at its own length, and what it is. One that conforms already is not touched.
+
+    What runs on after `longest` frames, which is all that the shot can show, is left out: footage that somebody
+    shot for another purpose may last an hour.
+    """
     # A truncated download would otherwise be padded with its last frame, silently.
     verify_decodes(arrived)
     facts = probe(arrived)
     if conforms(facts, profile):
         return arrived, facts
-    conform(arrived, profile, target, frames=natural_frames(facts, profile))
+    conform(arrived, profile, target, frames=min(longest, natural_frames(facts, profile)))
     return target, probe(target)

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 from moltpipe.engines import registry
 from moltpipe.engines.protocols import Camera, Composer, Screenwriter, Voice
+from moltpipe.engines.transfer import Limits
 from moltpipe.ledger.database import Database
-from moltpipe.settings import Settings
+from moltpipe.ledger.spending import NO_CAPS, Caps
+from moltpipe.settings import Settings, SettingsError
 from moltpipe.store import Store
+from moltpipe.studio.cameras import camera_for
 from moltpipe.studio.profiles import Profile
+from moltpipe.studio.records import Shot
+
+RESULT_LIMITS = Limits(max_bytes=2 * 1024**3, allow_private=False)
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,21 @@ class Crew:
     voice: Voice
     camera: Camera
     composer: Composer | None
+    second_camera: str = "animatic"
+    """Films what the camera cannot."""
+    other_camera: Callable[[str], Camera] | None = None
+    """Opens a camera by its name: a shot's script may ask for one that is not the house's."""
+
+    def camera_for(self, shot: Shot, *, voiced: bool) -> Camera:
+        """The camera that films a shot.
+
+        Raises:
+            SettingsError: the shot's script asks for a camera that the settings give no key or address for.
+        """
+        name = camera_for(shot, voiced=voiced, camera=self.camera.name, second_camera=self.second_camera)
+        if name == self.camera.name or self.other_camera is None:
+            return self.camera
+        return self.other_camera(name)
 
 
 @dataclass(frozen=True)
@@ -50,10 +72,36 @@ class Line:
     """Calls in flight per engine, over all processes."""
     cuts_at_once: int
     """FFmpeg programs that one stage of this process runs side by side."""
+    caps: Caps = NO_CAPS
+    """What hosted engines may cost."""
+    result_limits: Limits = RESULT_LIMITS
+    """What is fetched from hosted engines, and from where."""
+    webhooks_url: str | None = None
+    """Public address of `moltpipe webhooks`; None means that hosted engines are polled and nothing else."""
 
     def desk(self) -> asyncio.Semaphore:
         """A fresh gate for work that keeps a core busy. Not kept: a semaphore belongs to one event loop."""
         return asyncio.Semaphore(self.cuts_at_once)
+
+
+def crew(settings: Settings, workdir: Path) -> Crew:
+    """The engines that the settings name; a camera that only a shot asks for is opened when it is needed."""
+
+    @cache
+    def other_camera(name: str) -> Camera:
+        lacking = settings.lacking(name)
+        if lacking is not None:
+            raise SettingsError([f"{lacking}, as a shot's script asks for {name}"])
+        return registry.camera(settings, workdir, name)
+
+    return Crew(
+        screenwriter=registry.screenwriter(settings, workdir),
+        voice=registry.voice(settings, workdir),
+        camera=registry.camera(settings, workdir, settings.camera),
+        composer=registry.composer(settings, workdir),
+        second_camera=settings.second_camera,
+        other_camera=other_camera,
+    )
 
 
 @contextmanager
@@ -74,12 +122,7 @@ def open_line(settings: Settings, store: Store) -> Iterator[Line]:
             yield Line(
                 database=database,
                 store=store,
-                crew=Crew(
-                    screenwriter=registry.screenwriter(settings, workdir),
-                    voice=registry.voice(settings, workdir),
-                    camera=registry.camera(settings, workdir),
-                    composer=registry.composer(settings, workdir),
-                ),
+                crew=crew(settings, workdir),
                 profile=settings.profile,
                 media_url=settings.media_url,
                 workdir=workdir,
@@ -87,6 +130,9 @@ def open_line(settings: Settings, store: Store) -> Iterator[Line]:
                 heartbeat=timedelta(seconds=settings.heartbeat_s),
                 calls_at_once=settings.takes_at_once,
                 cuts_at_once=settings.takes_at_once,
+                caps=Caps(settings.budget_run_usd, settings.budget_series_usd, settings.budget_day_usd),
+                result_limits=Limits(max_bytes=settings.max_result_bytes, allow_private=settings.allow_private_results),
+                webhooks_url=settings.webhooks_url,
             )
         finally:
             database.dispose()

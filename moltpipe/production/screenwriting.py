@@ -14,7 +14,7 @@ from uuid import UUID
 from moltpipe.engines.protocols import EpisodeRequest
 from moltpipe.ledger import calls as ledger_calls
 from moltpipe.ledger.shots import write_shots
-from moltpipe.production.calls import Subject, call
+from moltpipe.production.calls import Subject, call, spent
 from moltpipe.production.posters import ensure_poster
 from moltpipe.production.work import Work
 from moltpipe.studio.records import Production, Shot
@@ -30,6 +30,7 @@ class Screenplay:
     written_now: bool
     engine: str
     cost_usd: Decimal
+    """What this episode's scripts have cost so far."""
 
 
 async def write_episode(work: Work, *, regenerate: bool) -> Screenplay:
@@ -43,7 +44,8 @@ async def write_episode(work: Work, *, regenerate: bool) -> Screenplay:
     if production.episode.number == 1:
         await asyncio.to_thread(ensure_poster, work.line, production.series)
     if production.shots and not regenerate:
-        return Screenplay(work.reload(), production.shots, written_now=False, engine="", cost_usd=Decimal(0))
+        cost = await asyncio.to_thread(spent, work, "write")
+        return Screenplay(work.reload(), production.shots, written_now=False, engine="", cost_usd=cost)
 
     pilot = PilotScript.model_validate(production.series.script_data)
     if production.episode.number == 1:
@@ -52,7 +54,24 @@ async def write_episode(work: Work, *, regenerate: bool) -> Screenplay:
         return Screenplay(work.reload(), shots, written_now=True, engine="pilot script", cost_usd=Decimal(0))
 
     engine = work.line.crew.screenwriter
-    request = EpisodeRequest(
+    draft = await asyncio.to_thread(_draft_number, work)
+    answer = await call(
+        work,
+        engine,
+        "write",
+        episode_request(production),
+        subject=Subject(of=production.episode.id, take_number=draft),
+    )
+    shots = await asyncio.to_thread(
+        _record, work, answer.result.script, regenerate=regenerate, answer_to=answer.call_id
+    )
+    return Screenplay(work.reload(), shots, True, engine.name, await asyncio.to_thread(spent, work, "write"))
+
+
+def episode_request(production: Production) -> EpisodeRequest:
+    """The request for the script of a later episode."""
+    pilot = PilotScript.model_validate(production.series.script_data)
+    return EpisodeRequest(
         title=production.series.title,
         logline=production.series.logline,
         genre=production.series.genre,
@@ -61,18 +80,16 @@ async def write_episode(work: Work, *, regenerate: bool) -> Screenplay:
         pilot_shots=pilot.shots,
         episode_number=production.episode.number,
     )
-    answer = await call(
-        work.line,
-        engine,
-        "write",
-        request,
-        subject=Subject(of=production.episode.id),
-        process_uuid=work.claim.process_uuid,
-    )
-    shots = await asyncio.to_thread(
-        _record, work, answer.result.script, regenerate=regenerate, answer_to=answer.call_id
-    )
-    return Screenplay(work.reload(), shots, True, engine.name, engine.quote(request).cost_usd)
+
+
+def _draft_number(work: Work) -> int:
+    """The number of the draft to be written: another one where shots lie there, else that of a draft without shots.
+
+    A draft that was paid for before its process was killed has no shots yet, and is not paid for again.
+    """
+    with work.line.database.begin() as db:
+        drafts = ledger_calls.ingested_calls(db, work.claim.episode_id, "write")
+    return drafts + 1 if work.production.shots else max(1, drafts)
 
 
 def _record(work: Work, script: EpisodeScript, *, regenerate: bool, answer_to: UUID | None = None) -> tuple[Shot, ...]:

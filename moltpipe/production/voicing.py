@@ -12,7 +12,7 @@ from moltpipe.engines.protocols import LineRequest
 from moltpipe.ledger import calls as ledger_calls
 from moltpipe.ledger.media import record_voiceover
 from moltpipe.media.sound import normalise_line
-from moltpipe.production.calls import Subject, call
+from moltpipe.production.calls import Subject, call, spent
 from moltpipe.production.partial import all_or_named
 from moltpipe.production.work import Work
 from moltpipe.studio.keys import voiceover_key
@@ -29,6 +29,7 @@ class Voicing:
     spoken_now: tuple[Voiceover, ...]
     engine: str
     cost_usd: Decimal
+    """What this episode's voiceovers have cost so far."""
 
 
 async def voice_shots(work: Work, *, regenerate: bool) -> Voicing:
@@ -49,9 +50,8 @@ async def voice_shots(work: Work, *, regenerate: bool) -> Voicing:
     spoken = await all_or_named(
         "lines", [(f"shot {shot.number}", _voice(work, shot, request)) for shot, request in requests]
     )
-    engine = work.line.crew.voice
-    cost = sum((engine.quote(request).cost_usd for _, request in requests), Decimal(0))
-    return Voicing(work.reload(), tuple(spoken), engine.name, cost)
+    cost = await asyncio.to_thread(spent, work, "speak")
+    return Voicing(work.reload(), tuple(spoken), work.line.crew.voice.name, cost)
 
 
 class NoShots(Exception):
@@ -84,21 +84,20 @@ async def _voice(work: Work, shot: Shot, request: LineRequest) -> Voiceover:
     former = work.production.voiceovers.get(shot.id)
     take_number = former.take_number + 1 if former else 1
     answer = await call(
-        work.line,
+        work,
         work.line.crew.voice,
         "speak",
         request,
         subject=Subject(of=shot.id, take_number=take_number),
-        process_uuid=work.claim.process_uuid,
     )
 
     def ingest() -> Voiceover:
         with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder:
             wav = Path(folder) / "line.wav"
             try:
-                seconds = normalise_line(answer.result.file, wav)
+                seconds = normalise_line(answer.file, wav)
             finally:
-                answer.result.file.unlink(missing_ok=True)
+                answer.file.unlink(missing_ok=True)
             stored = work.line.store.put(wav, lambda sha256: voiceover_key(shot.id, take_number, sha256))
         with work.line.database.begin() as db:
             voiceover = record_voiceover(

@@ -8,7 +8,7 @@ over the result of a newer run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,8 +16,18 @@ from datetime import UTC, datetime
 from moltpipe.ledger import jobs
 from moltpipe.ledger.jobs import Superseded
 from moltpipe.ledger.production import load_production
+from moltpipe.ledger.spending import BudgetReached
 from moltpipe.production.line import Line
+from moltpipe.production.partial import SomeFailed
 from moltpipe.studio.records import Claim, Production
+
+
+class Postponed(Exception):
+    """Nothing failed: the work waits for something outside, and is worth another try at a time that is known."""
+
+    def __init__(self, why: str, until: datetime) -> None:
+        super().__init__(why)
+        self.until = until
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,8 @@ class Work:
     line: Line
     claim: Claim
     production: Production
+    ended_by_a_person: Callable[[], bool] = lambda: False
+    """Whether somebody ended the run, rather than the process that it is in."""
 
     def reload(self) -> Production:
         """What the ledger knows now."""
@@ -34,12 +46,15 @@ class Work:
 
 
 @asynccontextmanager
-async def work_on(line: Line, partition_key: str, *, process_uuid: str) -> AsyncIterator[Work]:
+async def work_on(
+    line: Line, partition_key: str, *, process_uuid: str, ended_by_a_person: Callable[[], bool] = lambda: False
+) -> AsyncIterator[Work]:
     """Claim the episode's production job for this process and keep the lease alive while the body runs.
 
     A body that ends well completes the job when every wanted variant is published, and else leaves it
     resting, owned by this process, so that the next stage of the same run goes on. A body that raises gives
-    the job back with backoff. A body whose job was taken over is cancelled and writes nothing more.
+    the job back with backoff, or, where nothing failed but something must be waited for, until then. A body
+    whose job was taken over is cancelled and writes nothing more.
 
     Raises:
         UnknownEpisode: no episode has this partition key.
@@ -52,7 +67,8 @@ async def work_on(line: Line, partition_key: str, *, process_uuid: str) -> Async
         raise RuntimeError("work_on needs to run in a task")
     heartbeat = asyncio.create_task(_beat(line, claim, body))
     try:
-        yield Work(line=line, claim=claim, production=await asyncio.to_thread(_load, line, claim))
+        production = await asyncio.to_thread(_load, line, claim)
+        yield Work(line, claim, production, ended_by_a_person)
     except asyncio.CancelledError as cancelled:
         if heartbeat.done() and isinstance(heartbeat.exception(), Superseded):
             raise Superseded(partition_key, process_uuid) from cancelled
@@ -64,11 +80,28 @@ async def work_on(line: Line, partition_key: str, *, process_uuid: str) -> Async
         raise
     except Exception as error:
         await _end(heartbeat)
-        await asyncio.to_thread(_fail, line, claim, f"{type(error).__name__}: {error}")
+        until = worth_another_try_at(error)
+        if until is None:
+            await asyncio.to_thread(_fail, line, claim, f"{type(error).__name__}: {error}")
+        else:
+            await asyncio.to_thread(_postpone, line, claim, until, str(error))
         raise
     else:
         await _end(heartbeat)
         await asyncio.to_thread(_settle, line, claim)
+
+
+def worth_another_try_at(error: BaseException) -> datetime | None:
+    """When work that stopped for this reason should go on; None when the reason is a failure."""
+    if isinstance(error, Postponed):
+        return error.until
+    if isinstance(error, BudgetReached):
+        return error.until
+    if isinstance(error, SomeFailed):
+        times = [worth_another_try_at(one.error) for one in error.failed]
+        known = [time for time in times if time is not None]
+        return min(known) if len(known) == len(times) else None
+    return None
 
 
 def _claim(line: Line, partition_key: str, process_uuid: str) -> Claim:
@@ -85,6 +118,11 @@ def _load(line: Line, claim: Claim) -> Production:
 def _fail(line: Line, claim: Claim, error: str) -> None:
     with line.database.begin() as db:
         jobs.fail_job(db, claim, error, datetime.now(UTC))
+
+
+def _postpone(line: Line, claim: Claim, until: datetime, why: str) -> None:
+    with line.database.begin() as db:
+        jobs.postpone_job(db, claim, until, why)
 
 
 def _release(line: Line, claim: Claim) -> None:

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 
 from moltpipe.ledger.database import Database
@@ -50,6 +51,8 @@ class Studio:
     """One DATA_DIR and what a user does with it."""
 
     settings: Settings
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What the user set beside that."""
 
     def environ(self) -> dict[str, str]:
         """The environment of a user who set only the studio's place and a small picture."""
@@ -60,6 +63,7 @@ class Studio:
             "MOLTPIPE_DATA_DIR": str(self.settings.data_dir),
             "MOLTPIPE_PROFILE": self.settings.profile.name,
             "MOLTPIPE_LEASE_S": str(self.settings.lease_s),
+            **self.variables,
         }
 
     def start(self, *words: str) -> subprocess.Popen[str]:
@@ -173,3 +177,17 @@ def until(look: Callable[[], T | None], *, within_s: float, what: str) -> T:
 def a_studio(folder: Path) -> Studio:
     """A studio with a small picture and a short lease, so that a lost process is noticed soon."""
     return Studio(Settings(data_dir=folder / "data", profile="144p12", lease_s=15))
+
+
+def everything_of(studio: Studio) -> list[psutil.Process]:
+    """Every process that works in this studio: the command, its stack, runs, Postgres and S3."""
+    mark = str(studio.settings.data_dir)
+    ours = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), process.environ().get("MOLTPIPE_DATA_DIR", "")]
+        except psutil.Error:
+            continue
+        if any(mark in word for word in words) and process.pid != psutil.Process().pid:
+            ours.append(process)
+    return ours

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from moltpipe.ledger.database import Database
@@ -18,7 +17,7 @@ from moltpipe.media.gate import deliver
 from moltpipe.media.stills import frame_at
 from moltpipe.runtime.stack import Stack
 from moltpipe.studio.records import Production
-from moltpipe_tests.e2e.studio import Studio, a_studio, latest_check, launch, partitions, until
+from moltpipe_tests.e2e.studio import Studio, a_studio, everything_of, latest_check, launch, partitions, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -76,20 +75,6 @@ def second_series(database: Database, first: dict[str, Production]) -> list[Prod
     with database.begin() as db:
         keys = [episode.partition_key for episode in all_episodes(db)]
         return [load_production(db, key) for key in keys if key not in first]
-
-
-def everything_of(studio: Studio) -> list[psutil.Process]:
-    """Every process that works in this studio: the command, its stack, runs, Postgres and S3."""
-    mark = str(studio.settings.data_dir)
-    ours = []
-    for process in psutil.process_iter():
-        try:
-            words = [*process.cmdline(), process.environ().get("MOLTPIPE_DATA_DIR", "")]
-        except psutil.Error:
-            continue
-        if any(mark in word for word in words) and process.pid != psutil.Process().pid:
-            ours.append(process)
-    return ours
 
 
 def test_a_closed_vote_becomes_five_episodes_and_eight_variants(story: Story) -> None:

@@ -12,8 +12,10 @@ from moltpipe.engines.espeak import Espeak
 from moltpipe.engines.outline import Outline
 from moltpipe.ledger.database import Database
 from moltpipe.production.line import Crew, Line
+from moltpipe.runtime.services import S3Access
 from moltpipe.store import Store
 from moltpipe.studio.profiles import parse_profile
+from moltpipe_tests.conftest import BUCKET
 
 
 @pytest.fixture
@@ -30,3 +32,18 @@ def line(database: Database, store: Store, tmp_path: Path) -> Line:
         calls_at_once=2,
         cuts_at_once=2,
     )
+
+
+@pytest.fixture
+def environment(database_url: str, object_storage: S3Access, tmp_path: Path) -> dict[str, str]:
+    assert object_storage.secret_key is not None
+    return {
+        "MOLTPIPE_DATABASE_URL": database_url,
+        "MOLTPIPE_DATA_DIR": str(tmp_path),
+        "MOLTPIPE_S3_BUCKET": BUCKET,
+        "MOLTPIPE_S3_ENDPOINT_URL": object_storage.endpoint_url,
+        "AWS_ACCESS_KEY_ID": object_storage.access_key or "",
+        "AWS_SECRET_ACCESS_KEY": object_storage.secret_key.get_secret_value(),
+        "AWS_REGION": object_storage.region or "",
+        "MOLTPIPE_PROFILE": "144p12",
+    }

@@ -10,12 +10,12 @@ import pytest
 
 from moltpipe.engines.animatic import Animatic
 from moltpipe.engines.errors import EngineError, ErrorClass
-from moltpipe.engines.protocols import ExternalId, TakeRequest
+from moltpipe.engines.protocols import ExternalId, Order, TakeRequest
 from moltpipe.ledger import calls
 from moltpipe.ledger.jobs import load_jobs
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.shots import ShotsInUse
-from moltpipe.production.calls import Subject, fingerprint
+from moltpipe.production.calls import Subject, fingerprint, intent_of
 from moltpipe.production.cutting import MissingMedia, cut_variants
 from moltpipe.production.filming import film_shots, take_request
 from moltpipe.production.line import Line
@@ -61,11 +61,11 @@ class UnreliableCamera(Animatic):
         self.fails_on = fails_on
         self.asked_for: list[int] = []
 
-    async def submit(self, request: TakeRequest) -> ExternalId:
+    async def submit(self, request: TakeRequest, order: Order) -> ExternalId:
         self.asked_for.append(request.shot_number)
         if request.shot_number in self.fails_on:
             raise EngineError(self.name, ErrorClass.PROVIDER_FAULT, "the lens is cracked")
-        return await super().submit(request)
+        return await super().submit(request, order)
 
 
 async def test_an_episode_is_made_once_and_then_left_alone(line: Line, tmp_path: Path) -> None:
@@ -124,16 +124,15 @@ async def test_what_a_dead_process_left_under_way_is_put_aside(line: Line) -> No
     production = known(line, episode)
     shot, camera = production.shots[0], line.crew.camera
     request = take_request(production, shot, 1, line.profile)
-    mark = fingerprint(camera, request, Subject(of=shot.id, variant_number=1, take_number=1))
+    async with work_on(line, episode.partition_key, process_uuid="a-dead-run") as work:
+        intent = intent_of(work, camera, "film", request, Subject(of=shot.id, variant_number=1, take_number=1))
     with line.database.begin() as db:
-        left = calls.claim_call(
-            db, mark, camera.name, "film", request.model_dump(mode="json"), process_uuid="a-dead-run"
-        )
+        left = calls.claim_call(db, intent)
         calls.mark_submitting(db, left.id)
         calls.mark_submitted(db, left.id, "nobody-knows")
     await film(line, episode)
     with line.database.begin() as db:
-        now = calls.live_call(db, mark)
+        now = calls.live_call(db, intent.fingerprint)
     assert now is not None
     assert (now.state, now.id != left.id) == (calls.CallState.INGESTED, True)
 

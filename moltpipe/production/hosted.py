@@ -1,0 +1,468 @@
+"""The walk of one hosted call from its claim to its result in the store.
+
+Here: what is done next for a call in whatever state it was found. Not here: what an engine speaks (`engines`), the
+rows and what they allow (`ledger.calls`, `ledger.accounts`), fetching (`production.ingest`).
+
+Each step begins from the row alone. So a process that was killed anywhere is followed by one that goes on from there: a
+claim that never left is sent, a job that was accepted is waited for, and one that may have been accepted is looked for
+and else left to a person. The incident behind it: a restart that submitted whatever was not finished, and paid twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from moltpipe.engines.errors import EngineError, ErrorClass, JobOver
+from moltpipe.engines.protocols import (
+    Composed,
+    Engine,
+    ExternalId,
+    Filmed,
+    Hosting,
+    Order,
+    Progress,
+    Recorded,
+    Whereabouts,
+    Written,
+)
+from moltpipe.ledger import accounts, calls, inbox
+from moltpipe.ledger.accounts import NotYet, StartLimits
+from moltpipe.ledger.calls import Call, CallExists, CallState, IllegalTransition, Intent
+from moltpipe.ledger.database import DatabaseUnavailable
+from moltpipe.ledger.jobs import Superseded, still_mine
+from moltpipe.ledger.slots import EngineSlots
+from moltpipe.production.answers import Answer, written
+from moltpipe.production.ingest import NotMedia, check_media, store_arrival, stored_arrival
+from moltpipe.production.ingest import fetch as fetch_result
+from moltpipe.production.line import Line
+from moltpipe.production.work import Postponed, Work
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
+ResultT = TypeVar("ResultT", bound=BaseModel)
+
+_RESULTS: dict[str, type[BaseModel]] = {"write": Written, "speak": Recorded, "film": Filmed, "compose": Composed}
+
+PATIENCE_WHEN_BLOCKED = timedelta(seconds=90)
+"""A longer wait for a provider gives the episode's job back until then, so that its run makes room."""
+SENDINGS = 6
+"""How often one call is sent while it certainly was not accepted."""
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+NEW_JOBS = 3
+"""How many jobs in a row are made of one request where each ended with "a new one is fine"."""
+FETCHINGS = 3
+"""How often a result's address is asked for anew when fetching from it failed."""
+ROUND_S = 1.0
+"""The longest that a waiting call goes without asking whether a webhook came or a place is free."""
+GRACE_S = 20.0
+"""How long the end of a run waits for the answer to a request that is leaving."""
+LEDGER_PATIENCE_S = 600.0
+"""How long an answer is tried to be written down while Postgres is away."""
+
+_SENDING_ROOM = zlib.crc32(b"moltpipe request is leaving") - 2**31
+
+log = logging.getLogger(__name__)
+
+
+class EngineBlocked(Postponed):
+    """The engine takes no requests until some time: its provider asked to wait, or its account needs a person."""
+
+    def __init__(self, engine: str, why: str, until: datetime) -> None:
+        super().__init__(f"{engine} takes no requests until {until:%H:%M:%S} UTC: {why}", until)
+        self.engine = engine
+
+
+async def kept_answer(line: Line, call: Call, file: Path | None = None) -> Answer[Any]:
+    """The answer of an ingested call, from its row and, where no file is at hand, from the store."""
+    kept = dict(call.result or {})
+    arrival = kept.pop("media", None)
+    if arrival is not None and file is None:
+        file = await asyncio.to_thread(stored_arrival, line, arrival)
+    result = _RESULTS[call.operation].model_validate(kept if file is None else {**kept, "file": file})
+    return Answer(call.id, result, file)
+
+
+class HostedCall(Generic[RequestT, ResultT]):
+    """The walk of one hosted call through its states."""
+
+    def __init__(
+        self, work: Work, engine: Engine[RequestT, ResultT], hosting: Hosting, request: RequestT, intent: Intent
+    ) -> None:
+        self.work = work
+        self.line = work.line
+        self.engine = engine
+        self.hosting = hosting
+        self.request = request
+        self.intent = intent
+        self.file: Path | None = None
+        self._call: Call | None = None
+        self._sendings = 0
+        self._jobs = 0
+
+    async def answer(self) -> Answer[ResultT]:
+        """Walk to the end, and read the result from the row.
+
+        Raises:
+            EngineError, EngineBlocked, BudgetReached, PriceUnknown, GivenUp: see `production.calls.call`.
+        """
+        try:
+            self._call = await self._claim()
+            while self._call.state is not CallState.INGESTED:
+                self._call = await self._step(self._call)
+        except asyncio.CancelledError:
+            await self._leave()
+            raise
+        return await kept_answer(self.line, self._call, self.file)
+
+    async def _step(self, call: Call) -> Call:
+        match call.state:
+            case CallState.CLAIMED:
+                return await self._send(call)
+            case CallState.SUBMITTING | CallState.AMBIGUOUS:
+                return await self._look_for(call)
+            case CallState.SUBMITTED | CallState.RUNNING | CallState.SUCCEEDED:
+                return await self._await_result(call)
+            case _:
+                raise RuntimeError(f"call {call.id} is {call.state}, which nobody goes on from")
+
+    async def _claim(self) -> Call:
+        """A new row, or the live one that an earlier process left behind."""
+
+        def claim(db: Any) -> Call:  # noqa: ANN401 - as above
+            try:
+                return calls.claim_call(db, self.intent, self.line.caps)
+            except CallExists as exists:
+                return calls.adopt_call(db, exists.call.id, self.intent.process_uuid)
+
+        return await written(self.line.database, claim)
+
+    # Sending -----------------------------------------------------------------------------------------------------
+
+    async def _send(self, call: Call) -> Call:
+        """Wait for a place, let the request leave, and write down the id that comes back."""
+        async with contextlib.AsyncExitStack() as gate:
+            if self.hosting.start_delay:
+                # Held until the provider has answered: a moment that is only reckoned is not kept by a busy machine.
+                await gate.enter_async_context(EngineSlots(self.line.database, f"start {self.hosting.account}", 1))
+            async with self._sending(call.id):
+                started = await self._start(call)
+                if not isinstance(started, NotYet):
+                    self._sendings += 1
+                    try:
+                        job = await self._submit(started, gate)
+                    except EngineError as error:
+                        return await self._refused(started, error)
+                    return await self._submitted(started.id, job)
+        await self._wait_for_place(started)
+        return call
+
+    async def _start(self, call: Call) -> Call | NotYet:
+        limits = StartLimits(self.hosting.max_concurrency, self.hosting.start_delay, self.hosting.deadline)
+        while True:
+            try:
+                outcome = await written(self.line.database, accounts.start_call, call.id, limits)
+            except IllegalTransition:
+                raise self._elsewhere(call.id) from None
+            if not isinstance(outcome, NotYet):
+                return outcome.call
+            if outcome.blocked or outcome.wait is None or outcome.wait > self.hosting.start_delay:
+                return outcome
+            await asyncio.sleep(outcome.wait.total_seconds())
+
+    async def _wait_for_place(self, not_yet: NotYet) -> None:
+        wait = not_yet.wait or timedelta(seconds=ROUND_S)
+        if not_yet.blocked and wait > PATIENCE_WHEN_BLOCKED:
+            raise EngineBlocked(self.engine.name, not_yet.why, datetime.now(UTC) + wait)
+        await asyncio.sleep(min(wait.total_seconds(), ROUND_S))
+
+    async def _submit(self, call: Call, gate: contextlib.AsyncExitStack) -> ExternalId:
+        """Hand the request over. A run that ends meanwhile waits a moment for the answer, which names what was paid."""
+        order = await self._order(call)
+        sent = asyncio.Event()
+        if self.hosting.holds_request:
+            order = replace(order, departed=sent.set)
+        submission = asyncio.ensure_future(self.engine.submit(self.request, order))
+        opener = asyncio.ensure_future(self._open_gate(sent, gate)) if self.hosting.holds_request else None
+        try:
+            return await asyncio.shield(submission)
+        except asyncio.CancelledError:
+            done, _ = await asyncio.wait({submission}, timeout=GRACE_S)
+            if done and not submission.cancelled() and submission.exception() is None:
+                await self._submitted(call.id, submission.result())
+            else:
+                submission.cancel()
+                await asyncio.gather(submission, return_exceptions=True)
+                why = "the run ended while the request was leaving"
+                await written(self.line.database, calls.mark_ambiguous, call.id, why)
+            raise
+        finally:
+            if opener is not None:
+                opener.cancel()
+                await asyncio.gather(opener, return_exceptions=True)
+            await written(self.line.database, accounts.note_answered, self.hosting.account, self.hosting.start_delay)
+
+    async def _open_gate(self, sent: asyncio.Event, gate: contextlib.AsyncExitStack) -> None:
+        """Let the next request of the account start once this one has left: its answer may take minutes."""
+        await sent.wait()
+        await written(self.line.database, accounts.note_answered, self.hosting.account, self.hosting.start_delay)
+        await gate.aclose()
+
+    async def _submitted(self, call_id: UUID, job: ExternalId) -> Call:
+        """Write the id down, however long Postgres is away: without it the job is paid for and lost."""
+        try:
+            return await written(self.line.database, calls.mark_submitted, call_id, job, patience_s=LEDGER_PATIENCE_S)
+        except DatabaseUnavailable:
+            log.error("%s accepted call %s as %s, and Postgres could not be told", self.engine.name, call_id, job)  # noqa: TRY400 - the id is the message
+            raise
+
+    async def _refused(self, call: Call, error: EngineError) -> Call:
+        """What a request that got no id means: to be sent again, to be looked for, or failed."""
+        database, account = self.line.database, self.hosting.account
+        match error.error_class:
+            case ErrorClass.AMBIGUOUS:
+                return await written(database, calls.mark_ambiguous, call.id, error.message)
+            case ErrorClass.RETRY_SAFE | ErrorClass.THROTTLED if self._sendings < SENDINGS:
+                pause = timedelta(seconds=self._pause_s(error))
+                if error.error_class is ErrorClass.THROTTLED or error.retry_after_s is not None:
+                    await written(database, accounts.block_account, account, pause, error.message)
+                waiting = await written(database, calls.mark_unsent, call.id)
+                if pause <= PATIENCE_WHEN_BLOCKED:
+                    await asyncio.sleep(pause.total_seconds())
+                return waiting
+            case ErrorClass.AUTH | ErrorClass.QUOTA:
+                await written(database, accounts.open_circuit, account, error.message)
+            case ErrorClass.PROVIDER_FAULT:
+                await written(database, accounts.note_fault, account, error.message)
+            case _:
+                pass
+        await self._failed(call, error)
+        raise error
+
+    def _pause_s(self, error: EngineError) -> float:
+        if error.retry_after_s is not None:
+            return error.retry_after_s
+        return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self._sendings - 1))
+
+    # Looking for what may have been accepted --------------------------------------------------------------------
+
+    async def _look_for(self, call: Call) -> Call:
+        """Find the job of a request that may have arrived, or make sure that it did not, or leave it to a person."""
+        async with self._sending(call.id):
+            job = await written(self.line.database, inbox.external_id_of, call.id)
+            found = ExternalId(job) if job else await self._found(call)
+            if found is Whereabouts.NOT_THERE and self._sendings < SENDINGS:
+                return await written(self.line.database, calls.mark_unsent, call.id)
+            if not isinstance(found, Whereabouts):
+                return await self._submitted(call.id, found)
+            if call.state is CallState.SUBMITTING:
+                why = call.error or "the process ended while the request was leaving"
+                await written(self.line.database, calls.mark_ambiguous, call.id, why)
+        why = call.error or "the process ended while the request was leaving"
+        raise EngineError(
+            self.engine.name,
+            ErrorClass.AMBIGUOUS,
+            f"call {call.id} may have been accepted ({why}) and cannot be looked up: see what {self.engine.name} made, "
+            f"then `moltpipe repair --resubmit {call.id}` or `moltpipe repair --give-up {call.id}`",
+        )
+
+    async def _found(self, call: Call) -> ExternalId | Whereabouts:
+        """Ask the provider, a second time when a job that was just accepted might not be listed yet."""
+        order = await self._order(call)
+        found = await self._find(order)
+        rest = order.left_at + self.hosting.settles - datetime.now(UTC)
+        if found is Whereabouts.NOT_THERE and rest > timedelta(0):
+            await asyncio.sleep(min(rest, self.hosting.settles).total_seconds())
+            found = await self._find(order)
+        return found
+
+    async def _find(self, order: Order) -> ExternalId | Whereabouts:
+        try:
+            return await self.engine.find(self.request, order)
+        except EngineError:
+            return Whereabouts.UNKNOWN
+
+    # Waiting and fetching ---------------------------------------------------------------------------------------
+
+    async def _await_result(self, call: Call) -> Call:
+        """Look at the job until it is over, then bring its result home."""
+        job = ExternalId(call.external_id or "")
+        deadline = (call.left_at or datetime.now(UTC)) + self.hosting.deadline
+        pause_s = self.hosting.first_look.total_seconds()
+        for _ in range(FETCHINGS):
+            while isinstance(outcome := await self._look(call, job), Progress):
+                if outcome.at_work and call.state is CallState.SUBMITTED:
+                    call = await written(self.line.database, calls.mark_running, call.id)
+                if datetime.now(UTC) >= deadline:
+                    await self._too_late(call, job)
+                await self._pause(call, job, pause_s)
+                pause_s = min(pause_s * 1.5, self.hosting.longest_pause.total_seconds())
+            if not isinstance(outcome, BaseModel):
+                return await self._claim()
+            if call.state is not CallState.SUCCEEDED:
+                call = await self._succeeded(call, outcome)
+            try:
+                return await self._ingest(call, outcome)
+            except EngineError as error:
+                # Some addresses are signed for minutes: a fresh look may give a new one, and costs nothing.
+                failure = error
+        if failure.error_class in (ErrorClass.RETRY_SAFE, ErrorClass.THROTTLED):
+            # The job stays where it is: the next run fetches its result, and nobody pays again.
+            raise failure
+        await self._failed(call, failure)
+        raise failure
+
+    async def _look(self, call: Call, job: ExternalId) -> Progress | ResultT | None:
+        """One look. None: the job is over without a result, and a new one is fine."""
+        try:
+            return await self.engine.poll(job)
+        except JobOver as over:
+            self._jobs += 1
+            await self._failed(call, over)
+            if over.error_class is not ErrorClass.RETRY_SAFE or self._jobs >= NEW_JOBS:
+                raise
+            await asyncio.sleep(min(LONGEST_PAUSE_S, self._pause_s(over)))
+            return None
+        except EngineError as error:
+            match error.error_class:
+                case ErrorClass.RETRY_SAFE | ErrorClass.THROTTLED | ErrorClass.AMBIGUOUS:
+                    if error.retry_after_s:
+                        await asyncio.sleep(min(error.retry_after_s, LONGEST_PAUSE_S))
+                    return Progress(note=error.message, at_work=False)
+                case ErrorClass.AUTH | ErrorClass.QUOTA:
+                    # The job goes on over there: with a key that works, the next run fetches what was paid for.
+                    await written(self.line.database, accounts.open_circuit, self.hosting.account, error.message)
+                    raise
+                case ErrorClass.PROVIDER_FAULT:
+                    await written(self.line.database, accounts.note_fault, self.hosting.account, error.message)
+                case _:
+                    pass
+            await self._failed(call, error)
+            raise
+
+    async def _succeeded(self, call: Call, result: BaseModel) -> Call:
+        billed = getattr(result, "billed_usd", None)
+        cost = self.intent.quote_usd if billed is None else billed
+        done = await written(self.line.database, calls.mark_succeeded, call.id, cost or Decimal(0))
+        await written(self.line.database, accounts.note_success, self.hosting.account, call.left_at)
+        return done
+
+    async def _ingest(self, call: Call, result: ResultT) -> Call:
+        """Bring the result into the store, look at it, and write it on the row: the provider may forget it now."""
+        kept = result.model_dump(mode="json")
+        source = getattr(result, "file", None)
+        if source is not None:
+            limits = self.line.result_limits
+            if isinstance(source, Path):
+                file = source
+            else:
+                target = self.line.workdir / f"arrival-{call.id}"
+                file = await fetch_result(source, target, self.engine.name, self.hosting.base_url, limits)
+            try:
+                await asyncio.to_thread(check_media, file, call.operation)
+                kept["media"] = await asyncio.to_thread(store_arrival, self.line, call.id, file)
+            except NotMedia as error:
+                file.unlink(missing_ok=True)
+                raise EngineError(self.engine.name, ErrorClass.PROVIDER_FAULT, str(error)) from error
+            except BaseException:
+                file.unlink(missing_ok=True)
+                raise
+            self.file = file
+        return await written(self.line.database, calls.mark_ingested, call.id, kept)
+
+    async def _too_late(self, call: Call, job: ExternalId) -> None:
+        with contextlib.suppress(EngineError):
+            await self.engine.cancel(job)
+        late = EngineError(
+            self.engine.name,
+            ErrorClass.EXPIRED,
+            f"job {job} was not done within {self.hosting.deadline.total_seconds():g} s of its start",
+        )
+        await self._failed(call, late)
+        raise late
+
+    async def _pause(self, call: Call, job: ExternalId, pause_s: float) -> None:
+        """Wait for the next look, or for a webhook that says there is something to see."""
+        if self.line.webhooks_url is None:
+            await asyncio.sleep(pause_s)
+            return
+        since = datetime.now(UTC)
+        rest = pause_s
+        while rest > 0:
+            await asyncio.sleep(min(ROUND_S, rest))
+            rest -= ROUND_S
+            if await written(self.line.database, inbox.has_news, [(call.id, str(job))], since):
+                return
+
+    # Ending ------------------------------------------------------------------------------------------------------
+
+    async def _failed(self, call: Call, error: EngineError) -> None:
+        await written(
+            self.line.database, calls.mark_failed, call.id, error.error_class.value, error.message, error.cost_usd
+        )
+
+    async def _leave(self) -> None:
+        """A run that ends takes back what never left. What is at the provider is cancelled when a person ended the run.
+
+        A process that merely stops leaves it: the next one goes on waiting for the same job. So does one that
+        lost the episode to another process, which waits for that job already.
+        """
+        call = self._call
+        if call is None:
+            return
+        state = await written(self.line.database, self._take_back, call.id)
+        if state in (CallState.SUBMITTED, CallState.RUNNING) and self.work.ended_by_a_person():
+            current = await written(self.line.database, calls.call_by_id, call.id)
+            with contextlib.suppress(EngineError):
+                await self.engine.cancel(ExternalId(current.external_id or ""))
+                await written(self.line.database, calls.mark_canceled, call.id)
+
+    def _take_back(self, db: Any, call_id: UUID) -> CallState | None:  # noqa: ANN401 - as above
+        """The state of the call, canceled if it had only been claimed; None when the episode is another process's."""
+        try:
+            still_mine(db, self.work.claim)
+        except Superseded:
+            return None
+        call = calls.call_by_id(db, call_id)
+        return calls.mark_canceled(db, call_id).state if call.state is CallState.CLAIMED else call.state
+
+    # Shared ------------------------------------------------------------------------------------------------------
+
+    async def _order(self, call: Call) -> Order:
+        return Order(
+            call_id=call.id,
+            left_at=call.left_at or datetime.now(UTC),
+            webhook_base=self.line.webhooks_url,
+            link=lambda key: self.line.store.presign(key, expires_s=6 * 3600),
+            others=await written(self.line.database, calls.others_of, call),
+        )
+
+    def _elsewhere(self, call_id: UUID) -> EngineBlocked:
+        soon = datetime.now(UTC) + timedelta(seconds=GRACE_S)
+        return EngineBlocked(self.engine.name, f"another process is sending call {call_id}", soon)
+
+    @contextlib.asynccontextmanager
+    async def _sending(self, call_id: UUID) -> AsyncIterator[None]:
+        """Hold the call while its request leaves or is looked for.
+
+        A process that is only slow must not be taken for a dead one while it may still send.
+        """
+        place = call_id.int % 2**31
+        held = await asyncio.to_thread(self.line.database.take_place, _SENDING_ROOM, [place])
+        if held is None:
+            raise self._elsewhere(call_id)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.line.database.locks.give_back, _SENDING_ROOM, place)

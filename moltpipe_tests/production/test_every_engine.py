@@ -1,0 +1,132 @@
+"""Every hosted engine, opened from the settings as a run opens it, makes the media of one shot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from moltpipe.engines.protocols import Download
+from moltpipe.ledger.database import Database
+from moltpipe.ledger.production import load_production
+from moltpipe.production.cutting import cut_variants
+from moltpipe.production.filming import film_shots
+from moltpipe.production.line import open_line
+from moltpipe.production.screenwriting import write_episode
+from moltpipe.production.voicing import voice_shots
+from moltpipe.production.work import work_on
+from moltpipe.settings import load_settings
+from moltpipe.store import Store
+from moltpipe_tests.fakes.__main__ import API_PATHS
+from moltpipe_tests.fakes.chat import FakeChat
+from moltpipe_tests.fakes.elevenlabs import FakeElevenlabs
+from moltpipe_tests.fakes.heygen import FakeHeygen
+from moltpipe_tests.fakes.ltx2 import FakeLtx2
+from moltpipe_tests.fakes.openai import FakeOpenai
+from moltpipe_tests.fakes.replicate import FakeReplicate
+from moltpipe_tests.fakes.server import Provider, serving
+from moltpipe_tests.fakes.stock import FakeStock
+from moltpipe_tests.fakes.veo import FakeVeo
+from moltpipe_tests.production.hosted_settings import of_engine
+from moltpipe_tests.production.one_shot_episode import one_shot_episode
+from moltpipe_tests.stories import a_series
+
+
+@pytest.mark.parametrize(
+    ("voice", "camera", "make"),
+    [
+        ("openai", "ltx2", (FakeOpenai, FakeLtx2)),
+        ("elevenlabs", "veo", (FakeElevenlabs, FakeVeo)),
+        ("espeak", "heygen", (FakeHeygen,)),
+        ("espeak", "stock", (FakeStock,)),
+        ("espeak", "replicate", (FakeReplicate,)),
+    ],
+)
+async def test_an_episode_is_voiced_filmed_and_cut_by_the_engines_of_the_settings(
+    database: Database,
+    database_url: str,
+    environment: dict[str, str],
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    voice: str,
+    camera: str,
+    make: tuple[Callable[[], Provider], ...],
+) -> None:
+    episode = one_shot_episode(database, database_url)
+    fakes = [one() for one in make]
+    with serving(*fakes):
+        variables = environment
+        for fake in fakes:
+            role = "VOICE" if fake.prefix == voice else "CAMERA"
+            variables |= of_engine(role, fake.prefix, fake.base + API_PATHS.get(fake.prefix, ""))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with open_line(load_settings(), store) as line:
+            assert (line.crew.voice.name, line.crew.camera.name) == (voice, camera)
+            for stage in (voice_shots, film_shots, cut_variants):
+                async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+                    await stage(work, regenerate=False)
+    with database.begin() as db:
+        made = load_production(db, episode.partition_key)
+    (take,) = made.takes.values()
+    assert take.engine == camera
+    assert made.variants[1].duration_seconds > 2
+    assert (take.credit is not None) is (camera == "stock")
+    for fake in fakes:
+        assert fake.billed_twice == []
+        assert fake.seen
+
+
+async def test_a_later_episode_is_written_scored_and_cut_by_hosted_engines(
+    database: Database,
+    environment: dict[str, str],
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    episode = a_series(database)[3]
+    chat, replicate = FakeChat(), FakeReplicate()
+    with serving(chat, replicate):
+        variables = (
+            environment | of_engine("SCREENWRITER", "chat", f"{chat.base}/v1") | {"MOLTPIPE_COMPOSER": "musicgen"}
+        )
+        variables |= of_engine("UNUSED", "replicate", f"{replicate.base}/v1")
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with open_line(load_settings(), store) as line:
+            for stage in (write_episode, voice_shots, film_shots, cut_variants):
+                async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+                    await stage(work, regenerate=False)
+            async with work_on(line, episode.partition_key, process_uuid="another-run") as work:
+                assert (await cut_variants(work, regenerate=False)).cut_now == ()
+    with database.begin() as db:
+        made = load_production(db, episode.partition_key)
+    assert made.score is not None
+    assert (chat.billed, replicate.billed) == (1, 1)
+
+
+async def test_a_line_that_was_said_before_is_not_paid_for_again_except_as_a_new_take(
+    database: Database, database_url: str, environment: dict[str, str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episode = one_shot_episode(database, database_url, shots=3)
+    with psycopg.connect(database_url) as db:
+        db.execute("UPDATE shots SET audio = (SELECT audio FROM shots WHERE shot_number = 1 LIMIT 1)")
+    fake = FakeElevenlabs()
+    with serving(fake):
+        for name, value in (environment | of_engine("VOICE", "elevenlabs", f"{fake.base}/v1")).items():
+            monkeypatch.setenv(name, value)
+        with open_line(load_settings(), store) as line:
+            async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+                assert len((await voice_shots(work, regenerate=False)).spoken_now) == 3
+            assert fake.billed == 1
+            async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+                assert len((await voice_shots(work, regenerate=True)).spoken_now) == 3
+            assert fake.billed == 2
+    with database.begin() as ledger:
+        made = load_production(ledger, episode.partition_key)
+    assert [one.take_number for one in made.voiceovers.values()] == [2, 2, 2]
+    assert len({one.media.key for one in made.voiceovers.values()}) == 3
+
+
+def test_an_address_of_a_result_is_not_shown_by_its_repr() -> None:
+    assert "secret" not in repr(Download("https://host.example/file?sig=secret"))
