@@ -54,7 +54,8 @@ async def work_on(
     A body that ends well completes the job when every wanted variant is published, and else leaves it
     resting, owned by this process, so that the next stage of the same run goes on. A body that raises gives
     the job back with backoff, or, where nothing failed but something must be waited for, until then. A body
-    whose job was taken over is cancelled and writes nothing more.
+    whose job was taken over is cancelled and writes nothing more. A body that is cancelled gives the job back: as
+    a failed attempt if a person ended its run, and else as it was.
 
     Raises:
         UnknownEpisode: no episode has this partition key.
@@ -73,7 +74,11 @@ async def work_on(
         if heartbeat.done() and isinstance(heartbeat.exception(), Superseded):
             raise Superseded(partition_key, process_uuid) from cancelled
         await _end(heartbeat)
-        await asyncio.to_thread(_release, line, claim)
+        if await asyncio.to_thread(ended_by_a_person):
+            # An attempt that failed: given back as it was, the sensor would start the very same work at once.
+            await asyncio.to_thread(_fail, line, claim, "a person ended the run")
+        else:
+            await asyncio.to_thread(_release, line, claim)
         raise
     except Superseded:
         await _end(heartbeat)

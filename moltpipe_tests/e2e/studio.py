@@ -36,6 +36,7 @@ _LAUNCH = """mutation($params: ExecutionParams!) {
   }
 }"""
 _RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+_TERMINATE = """mutation($id: String!) { terminateRun(runId: $id) { __typename } }"""
 _PARTITIONS = """query($key: AssetKeyInput!) {
   assetNodeOrError(assetKey: $key) { ... on AssetNode {
     assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions failedPartitions } } } }
@@ -118,6 +119,17 @@ class Studio:
 
 def launch(running: Stack, asset: str, partition_key: str, *, regenerate: bool = False) -> str:
     """Materialize one partition as the launchpad does, wait for the run's end, and give its status."""
+    return ending(running, start(running, asset, partition_key, regenerate=regenerate), asset)
+
+
+def terminate(running: Stack, run_id: str) -> None:
+    """End a run as the UI's button does."""
+    answer = running.graphql(_TERMINATE, {"id": run_id})["terminateRun"]
+    assert answer["__typename"] == "TerminateRunSuccess", answer
+
+
+def start(running: Stack, asset: str, partition_key: str, *, regenerate: bool = False) -> str:
+    """Materialize one partition, and give the run's id."""
     config = {"ops": {asset: {"config": {"regenerate": True}}}} if regenerate else {}
     answer = running.graphql(
         _LAUNCH,
@@ -137,13 +149,17 @@ def launch(running: Stack, asset: str, partition_key: str, *, regenerate: bool =
         },
     )["launchPipelineExecution"]
     assert answer["__typename"] == "LaunchRunSuccess", answer
-    run_id = answer["run"]["runId"]
+    return str(answer["run"]["runId"])
+
+
+def ending(running: Stack, run_id: str, what: str) -> str:
+    """The status of a run at its end."""
 
     def ended() -> str | None:
         status = str(running.graphql(_RUN, {"id": run_id})["runOrError"]["status"])
         return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
 
-    return until(ended, within_s=180, what=f"run {run_id} of {asset} ends")
+    return until(ended, within_s=180, what=f"run {run_id} of {what} ends")
 
 
 def partitions(running: Stack, asset: str) -> tuple[set[str], set[str]]:

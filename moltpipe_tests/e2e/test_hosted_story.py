@@ -19,7 +19,7 @@ from moltpipe.ledger.series import all_episodes
 from moltpipe.runtime.fakes import CAST
 from moltpipe.runtime.house import open_house
 from moltpipe.studio.records import Production
-from moltpipe_tests.e2e.studio import CHECKOUT, Studio, a_studio, everything_of, until
+from moltpipe_tests.e2e.studio import CHECKOUT, Studio, a_studio, ending, everything_of, start, terminate, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -39,8 +39,11 @@ class Providers:
         answer: dict[str, Any] = httpx.get(f"{self.base}/control/bills").json()
         return answer
 
+    def fault(self, provider: str, name: str, times: int) -> None:
+        httpx.post(f"{self.base}/control/{provider}/faults", json={"fault": name, "times": times}).raise_for_status()
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def providers() -> Iterator[Providers]:
     with subprocess.Popen(
         [sys.executable, "-m", "moltpipe_tests.fakes"], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
@@ -67,11 +70,15 @@ def decided_by_a_person(studio: Studio) -> set[str]:
     return {call["engine"] for call in ambiguous}
 
 
-def test_a_series_of_hosted_engines_is_killed_goes_on_and_nothing_is_paid_twice(
-    providers: Providers, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture(scope="module")
+def studio(providers: Providers, tmp_path_factory: pytest.TempPathFactory) -> Studio:
     place = a_studio(tmp_path_factory.mktemp("a hosted studio"))
-    studio = Studio(place.settings, providers.variables)
+    return Studio(place.settings, providers.variables)
+
+
+def test_a_series_of_hosted_engines_is_killed_goes_on_and_nothing_is_paid_twice(
+    providers: Providers, studio: Studio
+) -> None:
     demo = studio.start("demo")
     try:
         with studio.open() as (database, _):
@@ -113,6 +120,34 @@ def test_a_series_of_hosted_engines_is_killed_goes_on_and_nothing_is_paid_twice(
     assert len(left_behind) > 100_000
     for secret in (PLANTED, SIGNATURE):
         assert secret not in left_behind, left_behind[left_behind.index(secret) - 300 :][:600]
+
+
+def test_terminating_a_run_in_the_ui_cancels_what_it_has_at_the_provider(providers: Providers, studio: Studio) -> None:
+    """After the story above, on the episode that it made."""
+    with studio.up() as running, studio.open() as (database, _):
+        second = productions(database)[1]
+        providers.fault("replicate", "never_ends", len(second.shots))
+        run_id = start(running, "clips", second.episode.partition_key, regenerate=True)
+
+        def states(*wanted: str) -> bool | None:
+            with psycopg.connect(studio_database(studio)) as db:
+                newest = db.execute(
+                    "SELECT state FROM provider_jobs WHERE operation = 'film' AND take_number = 2"
+                ).fetchall()
+            return True if newest and all(state in wanted for (state,) in newest) else None
+
+        until(lambda: states("claimed", "submitting", "submitted", "running"), within_s=60, what="takes are claimed")
+        until(lambda: None if states("claimed") else True, within_s=60, what="the first is at the provider")
+        terminate(running, run_id)
+        assert ending(running, run_id, "clips") == "CANCELED"
+        until(lambda: states("canceled"), within_s=30, what="every call is cancelled")
+    with studio.open() as (database, _):
+        assert {take.take_number for take in productions(database)[1].takes.values()} == {1}
+
+
+def studio_database(studio: Studio) -> str:
+    with open_house(studio.settings) as house:
+        return house.services.database_url.get_secret_value()
 
 
 def everything_written_by(studio: Studio) -> str:
