@@ -32,6 +32,7 @@ import numpy.typing as npt
 from moltpipe.engines.errors import EngineError, ErrorClass
 from moltpipe.engines.local import Bench, LocalEngine, Stopped
 from moltpipe.engines.protocols import LineRequest, Recorded
+from moltpipe.engines.voices import Gender, gender
 from moltpipe.studio.records import Word
 from moltpipe.studio.screenplay import NARRATOR
 
@@ -149,10 +150,7 @@ _SCRIPTS = {
 }
 """Unicode's name of a script, and the language that its text is read in: an English voice spells such letters out."""
 
-_FEMALE_WORDS = frozenset(
-    {"female", "woman", "girl", "she", "her", "mother", "grandmother", "queen", "lady", "feminine"}
-)
-_MALE_WORDS = frozenset({"male", "man", "boy", "he", "his", "father", "grandfather", "king", "masculine", "baritone"})
+_PALETTES = {Gender.FEMALE: _FEMALE, Gender.MALE: _MALE, None: _FEMALE + _MALE}
 _BENDS: tuple[tuple[frozenset[str], int, int, int], ...] = (
     # words, then what they add to pitch, range and rate
     (frozenset({"deep", "low", "baritone", "bass", "gravelly", "gruff", "rumbling", "dark"}), -22, 0, -8),
@@ -190,16 +188,14 @@ def speaker(request: LineRequest) -> Speaker:
 def _character(request: LineRequest) -> Speaker:
     digest = hashlib.sha256(request.speaker.casefold().encode("utf-8", "replace")).digest()
     words = _style_words(request)
-    female, male = bool(words & _FEMALE_WORDS), bool(words & _MALE_WORDS)
+    asked = gender(request.voice_style)
     if words & _MACHINE_WORDS:
         palette: tuple[str, ...] = _MACHINES
-    elif female != male:
-        palette = _FEMALE if female else _MALE
     else:
-        palette = _FEMALE + _MALE
+        palette = _PALETTES[asked]
     variant = palette[digest[0] % len(palette)]
     if words & _WHISPER_WORDS:
-        variant = "whisper" if male or (digest[0] % 2 and not female) else "whisperf"
+        variant = "whisper" if asked is Gender.MALE or (digest[0] % 2 and asked is None) else "whisperf"
     plain = Speaker(
         voice=f"{_ACCENTS[digest[1] % len(_ACCENTS)]}+{variant}",
         pitch=40 + digest[2] % 21,

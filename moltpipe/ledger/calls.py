@@ -274,6 +274,14 @@ def lock_call(db: Connection, call_id: UUID) -> Call:
     return _call(row)
 
 
+def time_since_left(db: Connection, call_id: UUID) -> timedelta:
+    """How long ago a call's request left, by the one clock that wrote it down; nothing for one that has not."""
+    age: timedelta | None = db.execute(
+        sa.select(sa.func.clock_timestamp() - provider_jobs.c.left_at).where(provider_jobs.c.id == call_id)
+    ).scalar_one_or_none()
+    return age or timedelta(0)
+
+
 def live_call(db: Connection, fingerprint: str) -> Call | None:
     """The call with this fingerprint that is neither failed, canceled nor put aside; there is at most one."""
     return _live(db, fingerprint, hold=False)

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from moltpipe.engines.errors import EngineError
 from moltpipe.engines.protocols import Engine, ExternalId, Order, Progress
 from moltpipe.ledger import calls, spending
-from moltpipe.ledger.calls import Call, Intent
+from moltpipe.ledger.calls import Call, CallState, Intent
 from moltpipe.ledger.slots import EngineSlots
 from moltpipe.production.answers import Answer, written
 from moltpipe.production.hosted import HostedCall, kept_answer
@@ -80,8 +80,19 @@ async def _said_once(work: Work, intent: Intent, hosted: HostedCall[RequestT, Re
     """A line that the same voice has said before in this series is not paid for again, except as a new take."""
     words = {"engine": intent.engine, "model": intent.model, "request": intent.request, "take": intent.take_number}
     async with EngineSlots(work.line.database, f"words {_digest(words)}", 1):
-        twin = await written(work.line.database, calls.twin_of, intent)
+        twin = await written(work.line.database, _said_before, intent)
         return await (hosted.answer() if twin is None else kept_answer(work.line, twin))
+
+
+def _said_before(db: Any, intent: Intent) -> Call | None:  # noqa: ANN401 - the ledger's connection, whose type is SQL's
+    """The call whose words will do; None where there is none, or where this line's own has left already."""
+    own = calls.live_call(db, intent.fingerprint)
+    if own is not None and own.state is not CallState.CLAIMED:
+        return None
+    twin = calls.twin_of(db, intent)
+    if own is not None and twin is not None:
+        calls.mark_canceled(db, own.id)
+    return twin
 
 
 def intent_of(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -38,13 +39,13 @@ from moltpipe.engines.protocols import (
     Written,
 )
 from moltpipe.ledger import accounts, calls, inbox
-from moltpipe.ledger.accounts import NotYet, StartLimits
-from moltpipe.ledger.calls import Call, CallExists, CallState, IllegalTransition, Intent
+from moltpipe.ledger.accounts import NotYet, Started, StartLimits
+from moltpipe.ledger.calls import OVER, Call, CallExists, CallState, IllegalTransition, Intent, UnknownCall
 from moltpipe.ledger.database import DatabaseUnavailable
 from moltpipe.ledger.jobs import Superseded, still_mine
 from moltpipe.ledger.slots import EngineSlots
-from moltpipe.production.answers import Answer, written
-from moltpipe.production.ingest import NotMedia, check_media, store_arrival, stored_arrival
+from moltpipe.production.answers import Answer, to_its_end, written
+from moltpipe.production.ingest import NotMedia, stored_arrival, take_in
 from moltpipe.production.ingest import fetch as fetch_result
 from moltpipe.production.line import Line
 from moltpipe.production.work import Postponed, Work
@@ -64,6 +65,10 @@ NEW_JOBS = 3
 """How many jobs in a row are made of one request where each ended with "a new one is fine"."""
 FETCHINGS = 3
 """How often a result's address is asked for anew when fetching from it failed."""
+LAST_LOOKS = 3
+"""How many looks in a row may fail once a job's deadline is over, before the next run is left to look."""
+STOPPING_S = (0.0, 1.0, 2.0, 4.0)
+"""The pauses before the looks that tell whether a job really stops when it is cancelled."""
 ROUND_S = 1.0
 """The longest that a waiting call goes without asking whether a webhook came or a place is free."""
 GRACE_S = 20.0
@@ -120,7 +125,10 @@ class HostedCall(Generic[RequestT, ResultT]):
         try:
             self._call = await self._claim()
             while self._call.state is not CallState.INGESTED:
-                self._call = await self._step(self._call)
+                try:
+                    self._call = await self._step(self._call)
+                except IllegalTransition as moved:
+                    self._call = await self._moved_on(self._call, moved)
         except asyncio.CancelledError:
             await self._leave()
             raise
@@ -140,13 +148,25 @@ class HostedCall(Generic[RequestT, ResultT]):
     async def _claim(self) -> Call:
         """A new row, or the live one that an earlier process left behind."""
 
-        def claim(db: Any) -> Call:  # noqa: ANN401 - as above
+        def claim(db: Any) -> Call:  # noqa: ANN401 - the ledger's connection, whose type is SQL's
             try:
-                return calls.claim_call(db, self.intent, self.line.caps)
+                # Kept here as well: who is cancelled before the answer still has to take the claim back.
+                self._call = calls.claim_call(db, self.intent, self.line.caps)
             except CallExists as exists:
-                return calls.adopt_call(db, exists.call.id, self.intent.process_uuid)
+                self._call = calls.adopt_call(db, exists.call.id, self.intent.process_uuid)
+            return self._call
 
         return await written(self.line.database, claim)
+
+    async def _moved_on(self, known: Call, moved: IllegalTransition) -> Call:
+        """The row as another process, or a person, has left it: nothing failed, and the walk goes on from there."""
+        call = await written(self.line.database, calls.call_by_id, known.id)
+        if call.state in OVER:
+            soon = datetime.now(UTC) + timedelta(seconds=GRACE_S)
+            raise EngineBlocked(self.engine.name, f"call {call.id} was {call.state} by somebody else", soon)
+        if call.state is known.state:
+            raise moved
+        return call
 
     # Sending -----------------------------------------------------------------------------------------------------
 
@@ -161,18 +181,23 @@ class HostedCall(Generic[RequestT, ResultT]):
                 if not isinstance(started, NotYet):
                     self._sendings += 1
                     try:
-                        job = await self._submit(started, gate)
+                        return await self._submit(started, gate)
                     except EngineError as error:
                         return await self._refused(started, error)
-                    return await self._submitted(started.id, job)
         await self._wait_for_place(started)
         return call
 
     async def _start(self, call: Call) -> Call | NotYet:
         limits = StartLimits(self.hosting.max_concurrency, self.hosting.start_delay, self.hosting.deadline)
         while True:
+            starting = asyncio.ensure_future(written(self.line.database, accounts.start_call, call.id, limits))
             try:
-                outcome = await written(self.line.database, accounts.start_call, call.id, limits)
+                outcome = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                (outcome,) = await asyncio.gather(starting, return_exceptions=True)
+                if isinstance(outcome, Started):
+                    await self._never_left(call.id)
+                raise
             except IllegalTransition:
                 raise self._elsewhere(call.id) from None
             if not isinstance(outcome, NotYet):
@@ -187,31 +212,55 @@ class HostedCall(Generic[RequestT, ResultT]):
             raise EngineBlocked(self.engine.name, not_yet.why, datetime.now(UTC) + wait)
         await asyncio.sleep(min(wait.total_seconds(), ROUND_S))
 
-    async def _submit(self, call: Call, gate: contextlib.AsyncExitStack) -> ExternalId:
-        """Hand the request over. A run that ends meanwhile waits a moment for the answer, which names what was paid."""
-        order = await self._order(call)
+    async def _never_left(self, call_id: UUID) -> None:
+        """Without this word, a person would have to say what became of a request that nobody sent."""
+        await written(self.line.database, calls.mark_unsent, call_id)
+
+    async def _submit(self, call: Call, gate: contextlib.AsyncExitStack) -> Call:
+        """Hand the request over and write down the id, before anything else that could go wrong.
+
+        A run that ends meanwhile waits a moment for the answer, which names what was paid.
+        """
+        try:
+            order = await self._order(call)
+        except asyncio.CancelledError:
+            await self._never_left(call.id)
+            raise
         sent = asyncio.Event()
         if self.hosting.holds_request:
             order = replace(order, departed=sent.set)
         submission = asyncio.ensure_future(self.engine.submit(self.request, order))
         opener = asyncio.ensure_future(self._open_gate(sent, gate)) if self.hosting.holds_request else None
         try:
-            return await asyncio.shield(submission)
-        except asyncio.CancelledError:
-            done, _ = await asyncio.wait({submission}, timeout=GRACE_S)
-            if done and not submission.cancelled() and submission.exception() is None:
-                await self._submitted(call.id, submission.result())
-            else:
-                submission.cancel()
-                await asyncio.gather(submission, return_exceptions=True)
-                why = "the run ended while the request was leaving"
-                await written(self.line.database, calls.mark_ambiguous, call.id, why)
-            raise
+            try:
+                job = await asyncio.shield(submission)
+            except asyncio.CancelledError:
+                with contextlib.suppress(IllegalTransition, DatabaseUnavailable):
+                    await self._last_word(call, submission)
+                raise
+            return await self._submitted(call.id, job)
         finally:
             if opener is not None:
                 opener.cancel()
                 await asyncio.gather(opener, return_exceptions=True)
-            await written(self.line.database, accounts.note_answered, self.hosting.account, self.hosting.start_delay)
+            with contextlib.suppress(DatabaseUnavailable):
+                # The start itself keeps the distance as well: this must not hide what the provider said.
+                await written(
+                    self.line.database, accounts.note_answered, self.hosting.account, self.hosting.start_delay
+                )
+
+    async def _last_word(self, call: Call, submission: asyncio.Future[ExternalId]) -> None:
+        """Write down what came of a request whose run has ended, as far as the provider says it within the grace."""
+        await asyncio.wait({submission}, timeout=GRACE_S)
+        submission.cancel()
+        (outcome,) = await asyncio.gather(submission, return_exceptions=True)
+        if isinstance(outcome, str):
+            await self._submitted(call.id, outcome)
+        elif isinstance(outcome, EngineError):
+            await self._noted(call, outcome)
+        else:
+            why = "the run ended while the request was leaving"
+            await written(self.line.database, calls.mark_ambiguous, call.id, why)
 
     async def _open_gate(self, sent: asyncio.Event, gate: contextlib.AsyncExitStack) -> None:
         """Let the next request of the account start once this one has left: its answer may take minutes."""
@@ -226,29 +275,38 @@ class HostedCall(Generic[RequestT, ResultT]):
         except DatabaseUnavailable:
             log.error("%s accepted call %s as %s, and Postgres could not be told", self.engine.name, call_id, job)  # noqa: TRY400 - the id is the message
             raise
+        except IllegalTransition as moved:
+            log.error("%s accepted call %s as %s, which is %s meanwhile", self.engine.name, call_id, job, moved.state)  # noqa: TRY400 - as above
+            raise
 
     async def _refused(self, call: Call, error: EngineError) -> Call:
         """What a request that got no id means: to be sent again, to be looked for, or failed."""
+        noted = await self._noted(call, error)
+        if noted.state is CallState.FAILED:
+            raise error
+        pause_s = self._pause_s(error)
+        if noted.state is CallState.CLAIMED and pause_s <= PATIENCE_WHEN_BLOCKED.total_seconds():
+            await asyncio.sleep(pause_s)
+        return noted
+
+    async def _noted(self, call: Call, error: EngineError) -> Call:
+        """Write down what a refusal means for the call and for its account."""
         database, account = self.line.database, self.hosting.account
         match error.error_class:
             case ErrorClass.AMBIGUOUS:
                 return await written(database, calls.mark_ambiguous, call.id, error.message)
             case ErrorClass.RETRY_SAFE | ErrorClass.THROTTLED if self._sendings < SENDINGS:
-                pause = timedelta(seconds=self._pause_s(error))
                 if error.error_class is ErrorClass.THROTTLED or error.retry_after_s is not None:
+                    pause = timedelta(seconds=self._pause_s(error))
                     await written(database, accounts.block_account, account, pause, error.message)
-                waiting = await written(database, calls.mark_unsent, call.id)
-                if pause <= PATIENCE_WHEN_BLOCKED:
-                    await asyncio.sleep(pause.total_seconds())
-                return waiting
+                return await written(database, calls.mark_unsent, call.id)
             case ErrorClass.AUTH | ErrorClass.QUOTA:
                 await written(database, accounts.open_circuit, account, error.message)
             case ErrorClass.PROVIDER_FAULT:
                 await written(database, accounts.note_fault, account, error.message)
             case _:
                 pass
-        await self._failed(call, error)
-        raise error
+        return await self._failed(call, error)
 
     def _pause_s(self, error: EngineError) -> float:
         if error.retry_after_s is not None:
@@ -278,12 +336,15 @@ class HostedCall(Generic[RequestT, ResultT]):
         )
 
     async def _found(self, call: Call) -> ExternalId | Whereabouts:
-        """Ask the provider, a second time when a job that was just accepted might not be listed yet."""
+        """Ask the provider, and a second time before it is believed that a job is not there.
+
+        The time between is counted from the first look. From the request's start was the alternative: one that
+        timed out has started long ago, may have been accepted a moment ago, and is not listed yet.
+        """
         order = await self._order(call)
         found = await self._find(order)
-        rest = order.left_at + self.hosting.settles - datetime.now(UTC)
-        if found is Whereabouts.NOT_THERE and rest > timedelta(0):
-            await asyncio.sleep(min(rest, self.hosting.settles).total_seconds())
+        if found is Whereabouts.NOT_THERE and self.hosting.settles:
+            await asyncio.sleep(self.hosting.settles.total_seconds())
             found = await self._find(order)
         return found
 
@@ -298,17 +359,11 @@ class HostedCall(Generic[RequestT, ResultT]):
     async def _await_result(self, call: Call) -> Call:
         """Look at the job until it is over, then bring its result home."""
         job = ExternalId(call.external_id or "")
-        deadline = (call.left_at or datetime.now(UTC)) + self.hosting.deadline
-        pause_s = self.hosting.first_look.total_seconds()
+        age = await written(self.line.database, calls.time_since_left, call.id)
+        deadline_s = time.monotonic() + (self.hosting.deadline - age).total_seconds()
         for _ in range(FETCHINGS):
-            while isinstance(outcome := await self._look(call, job), Progress):
-                if outcome.at_work and call.state is CallState.SUBMITTED:
-                    call = await written(self.line.database, calls.mark_running, call.id)
-                if datetime.now(UTC) >= deadline:
-                    await self._too_late(call, job)
-                await self._pause(call, job, pause_s)
-                pause_s = min(pause_s * 1.5, self.hosting.longest_pause.total_seconds())
-            if not isinstance(outcome, BaseModel):
+            call, outcome = await self._end_of(call, job, deadline_s)
+            if outcome is None:
                 return await self._claim()
             if call.state is not CallState.SUCCEEDED:
                 call = await self._succeeded(call, outcome)
@@ -323,8 +378,31 @@ class HostedCall(Generic[RequestT, ResultT]):
         await self._failed(call, failure)
         raise failure
 
-    async def _look(self, call: Call, job: ExternalId) -> Progress | ResultT | None:
-        """One look. None: the job is over without a result, and a new one is fine."""
+    async def _end_of(self, call: Call, job: ExternalId, deadline_s: float) -> tuple[Call, ResultT | None]:
+        """Look until there is a result, or None where a new job is fine. `deadline_s` is a monotonic moment.
+
+        Only an answer makes a job late: a look that failed says nothing of it, and it may have been done for hours.
+        """
+        pause_s = self.hosting.first_look.total_seconds()
+        failed_looks = 0
+        while isinstance(outcome := await self._look(call, job), Progress | EngineError):
+            late = time.monotonic() >= deadline_s
+            if isinstance(outcome, EngineError):
+                failed_looks += 1
+                if late and failed_looks >= LAST_LOOKS:
+                    raise outcome
+            else:
+                failed_looks = 0
+                if outcome.at_work and call.state is CallState.SUBMITTED:
+                    call = await written(self.line.database, calls.mark_running, call.id)
+                if late:
+                    await self._too_late(call, job)
+            await self._pause(call, job, pause_s)
+            pause_s = min(pause_s * 1.5, self.hosting.longest_pause.total_seconds())
+        return call, outcome
+
+    async def _look(self, call: Call, job: ExternalId) -> Progress | ResultT | EngineError | None:
+        """One look, or what kept it from being one. None: the job is over without a result, and a new one is fine."""
         try:
             return await self.engine.poll(job)
         except JobOver as over:
@@ -339,7 +417,7 @@ class HostedCall(Generic[RequestT, ResultT]):
                 case ErrorClass.RETRY_SAFE | ErrorClass.THROTTLED | ErrorClass.AMBIGUOUS:
                     if error.retry_after_s:
                         await asyncio.sleep(min(error.retry_after_s, LONGEST_PAUSE_S))
-                    return Progress(note=error.message, at_work=False)
+                    return error
                 case ErrorClass.AUTH | ErrorClass.QUOTA:
                     # The job goes on over there: with a key that works, the next run fetches what was paid for.
                     await written(self.line.database, accounts.open_circuit, self.hosting.account, error.message)
@@ -370,8 +448,8 @@ class HostedCall(Generic[RequestT, ResultT]):
                 target = self.line.workdir / f"arrival-{call.id}"
                 file = await fetch_result(source, target, self.engine.name, self.hosting.base_url, limits)
             try:
-                await asyncio.to_thread(check_media, file, call.operation)
-                kept["media"] = await asyncio.to_thread(store_arrival, self.line, call.id, file)
+                kept["media"] = await take_in(self.line, call.id, call.operation, file)
+                ingested = await written(self.line.database, calls.mark_ingested, call.id, kept)
             except NotMedia as error:
                 file.unlink(missing_ok=True)
                 raise EngineError(self.engine.name, ErrorClass.PROVIDER_FAULT, str(error)) from error
@@ -379,6 +457,7 @@ class HostedCall(Generic[RequestT, ResultT]):
                 file.unlink(missing_ok=True)
                 raise
             self.file = file
+            return ingested
         return await written(self.line.database, calls.mark_ingested, call.id, kept)
 
     async def _too_late(self, call: Call, job: ExternalId) -> None:
@@ -407,8 +486,8 @@ class HostedCall(Generic[RequestT, ResultT]):
 
     # Ending ------------------------------------------------------------------------------------------------------
 
-    async def _failed(self, call: Call, error: EngineError) -> None:
-        await written(
+    async def _failed(self, call: Call, error: EngineError) -> Call:
+        return await written(
             self.line.database, calls.mark_failed, call.id, error.error_class.value, error.message, error.cost_usd
         )
 
@@ -416,7 +495,8 @@ class HostedCall(Generic[RequestT, ResultT]):
         """A run that ends takes back what never left. What is at the provider is cancelled when a person ended the run.
 
         A process that merely stops leaves it: the next one goes on waiting for the same job. So does one that
-        lost the episode to another process, which waits for that job already.
+        lost the episode to another process, which waits for that job already. And a job that does not stop when it is
+        cancelled, as at Veo and HeyGen, is paid for and left to the next run, which would pay for another one.
         """
         call = self._call
         if call is None:
@@ -424,17 +504,32 @@ class HostedCall(Generic[RequestT, ResultT]):
         state = await written(self.line.database, self._take_back, call.id)
         if state in (CallState.SUBMITTED, CallState.RUNNING) and self.work.ended_by_a_person():
             current = await written(self.line.database, calls.call_by_id, call.id)
-            with contextlib.suppress(EngineError):
-                await self.engine.cancel(ExternalId(current.external_id or ""))
+            if await self._is_stopped(ExternalId(current.external_id or "")):
                 await written(self.line.database, calls.mark_canceled, call.id)
+
+    async def _is_stopped(self, job: ExternalId) -> bool:
+        """Cancel a job, and look whether that ended it."""
+        if self.hosting.holds_request:
+            # Its answer is here: to cancel would be to throw it away.
+            return False
+        with contextlib.suppress(EngineError):
+            await self.engine.cancel(job)
+            for pause_s in STOPPING_S:
+                await asyncio.sleep(pause_s)
+                try:
+                    if not isinstance(await self.engine.poll(job), Progress):
+                        return False
+                except JobOver:
+                    return True
+        return False
 
     def _take_back(self, db: Any, call_id: UUID) -> CallState | None:  # noqa: ANN401 - as above
         """The state of the call, canceled if it had only been claimed; None when the episode is another process's."""
         try:
             still_mine(db, self.work.claim)
-        except Superseded:
+            call = calls.lock_call(db, call_id)
+        except (Superseded, UnknownCall):
             return None
-        call = calls.call_by_id(db, call_id)
         return calls.mark_canceled(db, call_id).state if call.state is CallState.CLAIMED else call.state
 
     # Shared ------------------------------------------------------------------------------------------------------
@@ -459,10 +554,13 @@ class HostedCall(Generic[RequestT, ResultT]):
         A process that is only slow must not be taken for a dead one while it may still send.
         """
         place = call_id.int % 2**31
-        held = await asyncio.to_thread(self.line.database.take_place, _SENDING_ROOM, [place])
-        if held is None:
-            raise self._elsewhere(call_id)
+        database = self.line.database
+        taking = asyncio.ensure_future(asyncio.to_thread(database.take_place, _SENDING_ROOM, [place]))
         try:
+            if await asyncio.shield(taking) is None:
+                raise self._elsewhere(call_id)
             yield
         finally:
-            await asyncio.to_thread(self.line.database.locks.give_back, _SENDING_ROOM, place)
+            # A task that was cancelled while its thread took the place has it all the same.
+            if await taking is not None:
+                await to_its_end(asyncio.to_thread(database.locks.give_back, _SENDING_ROOM, place))

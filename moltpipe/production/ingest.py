@@ -7,6 +7,9 @@ of the call and not a later step.
 
 from __future__ import annotations
 
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,6 +22,9 @@ from moltpipe.media.probe import verify_decodes
 from moltpipe.production.line import Line
 from moltpipe.studio.keys import arrival_key
 from moltpipe.studio.records import Stored
+
+_DESKS = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="arrivals")
+"""Threads of its own: forty results that are looked at in everybody's would keep the heartbeat out of them."""
 
 
 class NotMedia(Exception):
@@ -33,6 +39,23 @@ async def fetch(download: Download, target: Path, engine: str, base_url: str, li
     """
     await transfer.fetch(download, target, engine=engine, base_url=base_url, limits=limits)
     return target
+
+
+async def take_in(line: Line, call_id: UUID, operation: str, file: Path) -> dict[str, Any]:
+    """Look at a result and put it into the store.
+
+    Returns:
+        Where it lies, for the call's row.
+
+    Raises:
+        NotMedia: it is not what was asked for.
+    """
+
+    def take() -> dict[str, Any]:
+        check_media(file, operation)
+        return store_arrival(line, call_id, file)
+
+    return await asyncio.get_running_loop().run_in_executor(_DESKS, take)
 
 
 def check_media(file: Path, operation: str) -> None:

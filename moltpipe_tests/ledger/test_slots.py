@@ -43,7 +43,7 @@ def test_calls_never_exceed_their_limit_across_processes(database_url: str) -> N
     spawning = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(3, mp_context=spawning) as pool:
         highest = [one.result() for one in [pool.submit(busy, database_url, 12, 2) for _ in range(3)]]
-    assert max(highest) == 2
+    assert max(highest) <= 2
     with psycopg.connect(database_url) as db:
         assert db.execute("SELECT n FROM busy").fetchone() == (0,)
 
