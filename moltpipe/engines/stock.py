@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -94,6 +95,9 @@ class Search:
     is_exact: bool
 
 
+_PAGE_LASTS_S = 600.0
+
+
 class Stock:
     """Finds a video for every shot. Free: nothing is ever billed."""
 
@@ -110,6 +114,8 @@ class Stock:
             timeout_s=timeout_s,
         )
         self._pause_s = account.start_delay_ms / 1000
+        self._next_search_at = 0.0
+        self._pages: dict[tuple[tuple[str, str | int], ...], tuple[float, list[Mapping[str, Any]]]] = {}
         self.hosting = hosting(
             account, self._wire.base_url, key, settles=timedelta(0), first_look=timedelta(milliseconds=100)
         )
@@ -130,7 +136,7 @@ class Stock:
         taken: list[str] = []
         checked: set[str] = set()
         for search in (*searches(search_words(request)), *searches(place_words(request))):
-            fresh, others = arranged(await self._found(search, request, used, is_first=not tried), request, used)
+            fresh, others = arranged(await self._found(search, request, used), request, used)
             tried.append(" ".join(search.words))
             taken += [video for video in others if video not in taken]
             for video in fresh:
@@ -164,20 +170,27 @@ class Stock:
         """A search accepts nothing, so there is nothing that may have been accepted."""
         return Whereabouts.NOT_THERE
 
-    async def _found(
-        self, search: Search, request: TakeRequest, used: frozenset[str], *, is_first: bool
-    ) -> list[Mapping[str, Any]]:
+    async def _found(self, search: Search, request: TakeRequest, used: frozenset[str]) -> list[Mapping[str, Any]]:
         """The results of a search: up to three pages, until one has a video that nobody used."""
         found: list[Mapping[str, Any]] = []
         for page in range(1, _MAX_PAGES + 1):
-            if page > 1 or not is_first:
-                await asyncio.sleep(self._pause_s)
-            reply = await self._wire.get("/search", params={**parameters(search, request), "page": page})
-            results = self._results_in(reply)
+            results = await self._page({**parameters(search, request), "page": page})
             found += results
             if len(results) < _PAGE or arranged(found, request, used)[0]:
                 break
         return found
+
+    async def _page(self, asked: Mapping[str, str | int]) -> list[Mapping[str, Any]]:
+        """One page of results, asked for at most once in ten minutes: the variants of a shot search for the same."""
+        key = tuple(sorted(asked.items()))
+        at, results = self._pages.get(key, (-_PAGE_LASTS_S, []))
+        if time.monotonic() - at < _PAGE_LASTS_S:
+            return results
+        await asyncio.sleep(max(0.0, self._next_search_at - time.monotonic()))
+        self._next_search_at = time.monotonic() + self._pause_s
+        results = self._results_in(await self._wire.get("/search", params=asked))
+        self._pages[key] = (time.monotonic(), results)
+        return results
 
     async def _is_usable(self, video: str) -> bool:
         """Whether the video is there, nobody else's, and has a file that can be fetched."""
