@@ -140,6 +140,7 @@ _WORDINGS: dict[str, Callable[[Mapping[str, Any], object, Place], str]] = {
     "string_type": lambda *_: "must be text",
     "float_type": lambda *_: "must be a number of seconds",
     "enum": lambda limits, *_: f"must be one of {str(limits['expected']).replace(chr(39), '')}",
+    "literal_error": lambda limits, *_: f"must be one of {str(limits['expected']).replace(chr(39), '')}",
     "string_too_short": _too_short,
     "string_too_long": lambda limits, value, _: (
         f"may have at most {limits['max_length']} characters, has {len(str(value).strip())}"

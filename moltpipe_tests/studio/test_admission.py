@@ -63,6 +63,10 @@ BAD: dict[str, list[tuple[str, object, str]]] = {
         ("shots[1].duration_seconds", "inf", "finite"),
         ("budget", "whole number of 100 bits", "2 to the 53rd"),
     ],
+    "bad_camera.json": [
+        ("shots[1].engine", "sora", "must be one of animatic, ltx2, replicate, veo, heygen or stock"),
+        ("shots[2].kind", "cartoon", "must be one of generated, talking_head, stock or animatic"),
+    ],
     "bad_palette.json": [
         ("poster_spec.palette[0]", "copper", "six hex digits"),
         ("poster_spec.palette[1]", "#fff", "six hex digits"),
