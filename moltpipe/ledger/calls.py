@@ -203,6 +203,7 @@ def claim_call(db: Connection, intent: Intent, caps: Caps = NO_CAPS) -> Call:
         for_good = failed_for_good(db, intent.fingerprint)
         if for_good is not None:
             raise GivenUp(for_good)
+        _put_back_unsent(db, intent)
         to_reserve = reservation(
             db,
             Purchase(intent.engine, intent.quote_usd, intent.basis, intent.process_uuid, intent.episode_id),
@@ -233,6 +234,26 @@ def claim_call(db: Connection, intent: Intent, caps: Caps = NO_CAPS) -> Call:
     ).one_or_none()
     # Nothing: another process of this machine claimed it since; the next look finds its call.
     return _call(row) if row is not None else claim_call(db, intent, caps)
+
+
+def _put_back_unsent(db: Connection, intent: Intent) -> None:
+    """Let go of the money for the same take in other words, or of another engine, whose request never left.
+
+    Nobody comes back for such a call, and what it had reserved counted against the caps for ever.
+    """
+    db.execute(
+        sa.update(provider_jobs)
+        .where(
+            provider_jobs.c.episode_id == intent.episode_id,
+            provider_jobs.c.subject_id == intent.subject_id,
+            provider_jobs.c.operation == intent.operation,
+            provider_jobs.c.variant_number == intent.variant_number,
+            provider_jobs.c.take_number == intent.take_number,
+            provider_jobs.c.fingerprint != intent.fingerprint,
+            provider_jobs.c.state == CallState.CLAIMED.value,
+        )
+        .values(state=CallState.CANCELED.value, reserved_usd=0, finished_at=sa.func.clock_timestamp())
+    )
 
 
 def adopt_call(db: Connection, call_id: UUID, process_uuid: str) -> Call:

@@ -61,6 +61,8 @@ SENDINGS = 6
 """How often one call is sent while it certainly was not accepted."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
+LONGEST_WAIT_S = 3600.0
+"""After this an account is tried again, whatever its provider asked for: some send a date where seconds belong."""
 NEW_JOBS = 3
 """How many jobs in a row are made of one request where each ended with "a new one is fine"."""
 FETCHINGS = 3
@@ -73,6 +75,8 @@ ROUND_S = 1.0
 """The longest that a waiting call goes without asking whether a webhook came or a place is free."""
 GRACE_S = 20.0
 """How long the end of a run waits for the answer to a request that is leaving."""
+GATE_PATIENCE_S = 300.0
+"""How long a call waits for its turn to ask for a place; a request of another that leaves takes a minute at most."""
 LEDGER_PATIENCE_S = 600.0
 """How long an answer is tried to be written down while Postgres is away."""
 
@@ -149,6 +153,8 @@ class HostedCall(Generic[RequestT, ResultT]):
         """A new row, or the live one that an earlier process left behind."""
 
         def claim(db: Any) -> Call:  # noqa: ANN401 - the ledger's connection, whose type is SQL's
+            # Who has lost the episode must not spend on it, in other words perhaps than the one who has it now.
+            still_mine(db, self.work.claim)
             try:
                 # Kept here as well: who is cancelled before the answer still has to take the claim back.
                 self._call = calls.claim_call(db, self.intent, self.line.caps)
@@ -162,8 +168,7 @@ class HostedCall(Generic[RequestT, ResultT]):
         """The row as another process, or a person, has left it: nothing failed, and the walk goes on from there."""
         call = await written(self.line.database, calls.call_by_id, known.id)
         if call.state in OVER:
-            soon = datetime.now(UTC) + timedelta(seconds=GRACE_S)
-            raise EngineBlocked(self.engine.name, f"call {call.id} was {call.state} by somebody else", soon)
+            raise self._later(f"call {call.id} is {call.state}, by another run or a person")
         if call.state is known.state:
             raise moved
         return call
@@ -175,7 +180,7 @@ class HostedCall(Generic[RequestT, ResultT]):
         async with contextlib.AsyncExitStack() as gate:
             if self.hosting.start_delay:
                 # Held until the provider has answered: a moment that is only reckoned is not kept by a busy machine.
-                await gate.enter_async_context(EngineSlots(self.line.database, f"start {self.hosting.account}", 1))
+                await self._enter(gate)
             async with self._sending(call.id):
                 started = await self._start(call)
                 if not isinstance(started, NotYet):
@@ -187,15 +192,32 @@ class HostedCall(Generic[RequestT, ResultT]):
         await self._wait_for_place(started)
         return call
 
+    async def _enter(self, gate: contextlib.AsyncExitStack) -> None:
+        """Into the one place from which the account's requests leave, unless a process hangs there."""
+        account = self.hosting.account
+        try:
+            async with asyncio.timeout(GATE_PATIENCE_S):
+                await gate.enter_async_context(EngineSlots(self.line.database, f"start {account}", 1))
+        except TimeoutError:
+            why = (
+                f"for {GATE_PATIENCE_S:g} s other runs have been at the start of account {account}: end one that hangs"
+            )
+            raise self._later(why) from None
+
     async def _start(self, call: Call) -> Call | NotYet:
         limits = StartLimits(self.hosting.max_concurrency, self.hosting.start_delay, self.hosting.deadline)
+
+        def start(db: Any) -> Started | NotYet:  # noqa: ANN401 - as above
+            still_mine(db, self.work.claim)
+            return accounts.start_call(db, call.id, limits)
+
         while True:
-            starting = asyncio.ensure_future(written(self.line.database, accounts.start_call, call.id, limits))
+            starting = asyncio.ensure_future(written(self.line.database, start))
             try:
                 outcome = await asyncio.shield(starting)
             except asyncio.CancelledError:
-                (outcome,) = await asyncio.gather(starting, return_exceptions=True)
-                if isinstance(outcome, Started):
+                (started,) = await asyncio.gather(starting, return_exceptions=True)
+                if isinstance(started, Started):
                     await self._never_left(call.id)
                 raise
             except IllegalTransition:
@@ -310,7 +332,7 @@ class HostedCall(Generic[RequestT, ResultT]):
 
     def _pause_s(self, error: EngineError) -> float:
         if error.retry_after_s is not None:
-            return error.retry_after_s
+            return min(error.retry_after_s, LONGEST_WAIT_S)
         return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self._sendings - 1))
 
     # Looking for what may have been accepted --------------------------------------------------------------------
@@ -544,8 +566,10 @@ class HostedCall(Generic[RequestT, ResultT]):
         )
 
     def _elsewhere(self, call_id: UUID) -> EngineBlocked:
-        soon = datetime.now(UTC) + timedelta(seconds=GRACE_S)
-        return EngineBlocked(self.engine.name, f"another process is sending call {call_id}", soon)
+        return self._later(f"another process is sending call {call_id}")
+
+    def _later(self, why: str) -> EngineBlocked:
+        return EngineBlocked(self.engine.name, why, datetime.now(UTC) + timedelta(seconds=GRACE_S))
 
     @contextlib.asynccontextmanager
     async def _sending(self, call_id: UUID) -> AsyncIterator[None]:

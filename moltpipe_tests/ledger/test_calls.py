@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from decimal import Decimal
 from itertools import product
 from typing import Any
@@ -37,6 +38,7 @@ from moltpipe.ledger.calls import (
     mark_succeeded,
     mark_unsent,
     others_of,
+    time_since_left,
 )
 from moltpipe.ledger.database import Database
 from moltpipe_tests.ledger.beginnings import intent, one, series, submitted
@@ -442,3 +444,24 @@ def test_an_unknown_call_is_named(database: Database) -> None:
     for act in (mark_submitting, mark_unsent, call_by_id, lambda db, call: adopt_call(db, call, "run-2")):
         with pytest.raises(UnknownCall, match=str(nowhere)), database.begin() as db:
             act(db, nowhere)
+
+
+def test_a_claim_lets_go_of_the_money_for_the_same_take_that_never_left(transaction: sa.Connection) -> None:
+    first = intent()
+    waiting = claim_call(transaction, first)
+    of_another_take = claim_call(transaction, intent(subject_id=first.subject_id, take_number=2))
+    at_the_provider = submitted(transaction, subject_id=first.subject_id, take_number=3)
+    claim_call(transaction, intent(subject_id=first.subject_id, engine="other-camera"))
+    claim_call(transaction, intent(subject_id=first.subject_id, take_number=3))
+    assert call_by_id(transaction, waiting.id).state is CallState.CANCELED
+    assert call_by_id(transaction, waiting.id).reserved_usd == 0
+    assert call_by_id(transaction, of_another_take.id).state is CallState.CLAIMED
+    assert call_by_id(transaction, at_the_provider.id) == at_the_provider
+
+
+def test_the_age_of_a_request_is_told_by_the_clock_that_wrote_it_down(transaction: sa.Connection) -> None:
+    claimed = claim_call(transaction, intent())
+    assert time_since_left(transaction, claimed.id) == timedelta(0)
+    mark_submitting(transaction, claimed.id)
+    transaction.execute(sa.text("UPDATE provider_jobs SET left_at = left_at - interval '1 hour'"))
+    assert timedelta(hours=1) <= time_since_left(transaction, claimed.id) < timedelta(hours=1, minutes=1)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,23 +20,33 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from moltpipe.engines.elevenlabs import Elevenlabs
 from moltpipe.engines.errors import EngineError, ErrorClass
 from moltpipe.engines.replicate import Replicate
 from moltpipe.engines.transfer import Limits
-from moltpipe.ledger import repairs
+from moltpipe.engines.veo import Veo
+from moltpipe.ledger import accounts, calls, repairs
 from moltpipe.ledger.calls import GivenUp
-from moltpipe.ledger.jobs import load_jobs
+from moltpipe.ledger.database import Database, DatabaseUnavailable
+from moltpipe.ledger.jobs import Superseded, load_jobs
+from moltpipe.ledger.slots import EngineSlots
 from moltpipe.ledger.spending import BudgetReached, Caps
+from moltpipe.production import hosted, ingest
+from moltpipe.production.calls import Subject, intent_of
 from moltpipe.production.filming import film_shots
 from moltpipe.production.hosted import EngineBlocked
 from moltpipe.production.line import Line
 from moltpipe.production.partial import SomeFailed
+from moltpipe.production.voicing import line_request, voice_shots
 from moltpipe.production.work import work_on
-from moltpipe.settings import ReplicateAccount
+from moltpipe.settings import ElevenlabsAccount, ReplicateAccount, VeoAccount
 from moltpipe.studio.records import Episode
+from moltpipe.studio.screenplay import spoken_line
+from moltpipe_tests.fakes.elevenlabs import FakeElevenlabs
 from moltpipe_tests.fakes.replicate import FakeReplicate
-from moltpipe_tests.fakes.server import Fault, serving
-from moltpipe_tests.production.one_shot_episode import one_shot_episode
+from moltpipe_tests.fakes.server import Answer, Fault, Seen, serving
+from moltpipe_tests.fakes.veo import FakeVeo
+from moltpipe_tests.production.one_shot_episode import add_shot, one_shot_episode
 
 KEY = "r8_planted-key"
 
@@ -43,7 +57,7 @@ class Set:
 
     line: Line
     episode: Episode
-    provider: FakeReplicate
+    provider: FakeReplicate | FakeVeo
     url: str
 
     async def film(self, run_id: str = "", **of_work: Any) -> int:  # noqa: ANN401 - arguments of work_on
@@ -275,3 +289,251 @@ async def test_no_key_and_no_signed_address_is_in_any_row_log_or_error(
     assert len(tables) > 10
     assert KEY not in said
     assert "sig=" not in said
+
+
+class Slow(FakeReplicate):
+    """Accepts its first request only after a while, and answers it when nobody listens any more."""
+
+    def handle(self, seen: Seen) -> Answer:
+        if seen.method == "POST" and not self.billed:
+            time.sleep(0.5)
+            answer = super().handle(seen)
+            time.sleep(0.5)
+            return answer
+        return super().handle(seen)
+
+
+async def test_a_job_that_was_accepted_late_and_is_listed_later_is_not_paid_again(
+    line: Line, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = Slow(latency_s=0, listing_lag_s=0.4)
+    with serving(provider):
+        account = ReplicateAccount(base_url=f"{provider.base}/v1", api_key=SecretStr(KEY), start_delay_ms=0)
+        camera = Replicate(account, timeout_s=0.6)
+        assert camera.hosting is not None
+        monkeypatch.setattr(camera, "hosting", replace(camera.hosting, settles=timedelta(seconds=0.5)))
+        on_set = Set(
+            replace(line, crew=replace(line.crew, camera=camera)),
+            one_shot_episode(line.database, database_url),
+            provider,
+            database_url,
+        )
+        assert await on_set.film() == 1
+        assert provider.billed == 1
+
+
+async def test_an_id_is_written_down_before_anything_else_that_postgres_may_refuse(
+    on_set: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise DatabaseUnavailable("127.0.0.1", 5432, "gone")
+
+    monkeypatch.setattr(accounts, "note_answered", away)
+    assert await on_set.film() == 1
+    assert on_set.provider.billed == 1
+
+
+def held_up(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> tuple[threading.Event, threading.Event]:
+    """Let a function do its work and then wait. Gives the moment at which it waits, and what lets it go."""
+    waits, go_on = threading.Event(), threading.Event()
+    done: Callable[..., object] = getattr(owner, name)
+
+    def slow(*values: object) -> object:
+        outcome = done(*values)
+        waits.set()
+        go_on.wait(20)
+        return outcome
+
+    monkeypatch.setattr(owner, name, slow)
+    return waits, go_on
+
+
+@pytest.mark.parametrize(
+    ("owner", "step", "state"),
+    [
+        (calls, "claim_call", "canceled"),
+        (calls, "others_of", "canceled"),
+        (accounts, "start_call", "canceled"),
+        (Database, "take_place", "canceled"),
+        (calls, "mark_submitted", "submitted"),
+    ],
+)
+async def test_a_run_that_ends_in_the_middle_of_a_step_leaves_neither_a_doubt_nor_a_lock(
+    on_set: Set, monkeypatch: pytest.MonkeyPatch, owner: object, step: str, state: str
+) -> None:
+    waits, go_on = held_up(monkeypatch, owner, step)
+    filming = asyncio.create_task(on_set.film())
+    await asyncio.to_thread(waits.wait, 20)
+    filming.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await filming
+    (call,) = on_set.calls()
+    assert call["state"] == state
+    assert on_set.submissions() == on_set.provider.billed == (1 if state == "submitted" else 0)
+    assert on_set.query("SELECT * FROM pg_locks WHERE locktype = 'advisory'") == []
+
+
+async def test_a_request_that_is_refused_while_the_run_ends_leaves_no_doubt(
+    on_set: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = on_set.provider.refusal
+    monkeypatch.setattr(on_set.provider, "refusal", lambda _status, what: refusal(422, what))
+    on_set.provider.fault(Fault.HANG_BEFORE)
+    filming = asyncio.create_task(on_set.film())
+    await asyncio.to_thread(on_set.provider.hanging.acquire)
+    filming.cancel()
+    await asyncio.sleep(0)
+    on_set.provider.release()
+    with pytest.raises(asyncio.CancelledError):
+        await filming
+    (call,) = on_set.calls()
+    assert (call["state"], call["error_class"], call["cost_usd"]) == ("failed", "invalid_input", 0)
+
+
+async def test_a_look_that_fails_after_the_deadline_does_not_throw_a_result_away(on_set: Set) -> None:
+    on_set.provider.latency_s = 1.0
+    filming = asyncio.create_task(on_set.film())
+    await _until_at_the_provider(on_set)
+    filming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await filming
+    await asyncio.sleep(1.0)
+    with psycopg.connect(on_set.url) as db:
+        db.execute("UPDATE provider_jobs SET left_at = left_at - interval '1 day'")
+    on_set.provider.fault(Fault.POLL_FAILS)
+    assert await on_set.film() == 1
+    assert on_set.provider.billed == 1
+
+
+async def test_two_processes_that_wait_for_one_job_do_not_trip_over_each_other(on_set: Set) -> None:
+    on_set.provider.latency_s = 1.5
+    superseded = asyncio.create_task(on_set.film())
+    await _until_at_the_provider(on_set)
+    with psycopg.connect(on_set.url) as db:
+        db.execute("UPDATE production_jobs SET heartbeat_at = heartbeat_at - interval '1 hour'")
+    assert await on_set.film() == 1
+    with pytest.raises((Superseded, SomeFailed)):
+        await superseded
+    assert on_set.provider.billed == 1
+
+
+async def test_a_job_that_cannot_be_stopped_is_left_to_the_next_run(line: Line, database_url: str) -> None:
+    provider = FakeVeo(latency_s=1.0)
+    with serving(provider):
+        account = VeoAccount(base_url=f"{provider.base}/v1beta", api_key=SecretStr(KEY), start_delay_ms=0)
+        on_set = Set(
+            replace(line, crew=replace(line.crew, camera=Veo(account))),
+            one_shot_episode(line.database, database_url),
+            provider,
+            database_url,
+        )
+        filming = asyncio.create_task(on_set.film(ended_by_a_person=lambda: True))
+        await _until_at_the_provider(on_set)
+        filming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await filming
+        assert await on_set.film() == 1
+        assert provider.billed == 1
+
+
+async def test_a_process_that_hangs_at_the_start_of_an_account_is_named_and_not_waited_for_without_end(
+    line: Line, provider: FakeReplicate, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosted, "GATE_PATIENCE_S", 0.5)
+    account = ReplicateAccount(base_url=f"{provider.base}/v1", api_key=SecretStr(KEY), start_delay_ms=10)
+    camera = Replicate(account)
+    assert camera.hosting is not None
+    on_set = Set(
+        replace(line, crew=replace(line.crew, camera=camera)),
+        one_shot_episode(line.database, database_url),
+        provider,
+        database_url,
+    )
+    stopped = Database(database_url)
+    async with EngineSlots(stopped, f"start {camera.hosting.account}", 1):
+        refused = await on_set.refusal()
+    stopped.dispose()
+    assert isinstance(refused, EngineBlocked)
+    assert camera.hosting.account in str(refused)
+    assert await on_set.film() == 1
+
+
+async def test_a_line_that_was_said_meanwhile_gives_back_the_money_for_its_own_call(
+    line: Line, database_url: str, tmp_path: Path
+) -> None:
+    provider = FakeElevenlabs(latency_s=0)
+    with serving(provider):
+        account = ElevenlabsAccount(base_url=f"{provider.base}/v1", api_key=SecretStr(KEY), start_delay_ms=0)
+        voice = Elevenlabs(account, answers=tmp_path, workdir=tmp_path)
+        spoken = replace(line, crew=replace(line.crew, voice=voice))
+        episode = one_shot_episode(line.database, database_url)
+        async with work_on(spoken, episode.partition_key, process_uuid="first") as work:
+            await voice_shots(work, regenerate=False)
+        with psycopg.connect(database_url) as db:
+            add_shot(db, episode.id, 2)
+            db.execute("UPDATE shots SET audio = (SELECT audio FROM shots WHERE shot_number = 1 AND episode_id = %s)"
+                       " WHERE shot_number = 2", (episode.id,))  # fmt: skip
+        async with work_on(spoken, episode.partition_key, process_uuid="second") as work:
+            second = work.production.shots[1]
+            text = spoken_line(second.audio)
+            assert text is not None
+            request = line_request(work.production.series, text)
+            with line.database.begin() as ledger:
+                calls.claim_call(ledger, intent_of(work, voice, "speak", request, Subject(of=second.id)))
+            assert len((await voice_shots(work, regenerate=False)).spoken_now) == 1
+        with psycopg.connect(database_url) as db:
+            left = db.execute("SELECT state, reserved_usd FROM provider_jobs ORDER BY claimed_at").fetchall()
+    assert left == [("ingested", 0), ("canceled", 0)]
+    assert provider.billed == 1
+
+
+async def test_results_that_are_looked_at_leave_the_threads_to_the_heartbeat(
+    line: Line, provider: FakeReplicate, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(3))
+    account = ReplicateAccount(
+        base_url=f"{provider.base}/v1", api_key=SecretStr(KEY), start_delay_ms=0, max_concurrency=4
+    )
+    on_set = Set(
+        replace(line, crew=replace(line.crew, camera=Replicate(account))),
+        one_shot_episode(line.database, database_url, shots=4),
+        provider,
+        database_url,
+    )
+    looked_at, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(*_: object) -> None:
+        looked_at.release()
+        go_on.wait(20)
+
+    monkeypatch.setattr(ingest, "check_media", slow)
+    filming = asyncio.create_task(on_set.film())
+    async with asyncio.timeout(20):
+        while [call["state"] for call in on_set.calls()] != ["succeeded"] * 4:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(looked_at.acquire)
+        go_on.set()
+        assert await filming == 4
+
+
+async def test_a_wait_that_no_provider_can_mean_does_not_close_an_account_for_ever(on_set: Set) -> None:
+    on_set.provider.fault(Fault.THROTTLED, retry_after=999_999)
+    refused = await on_set.refusal()
+    assert isinstance(refused, EngineBlocked)
+    assert refused.until - datetime.now(UTC) <= timedelta(hours=1)
+
+
+async def test_a_superseded_process_spends_nothing(on_set: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, go_on = held_up(monkeypatch, calls, "claim_call")
+    on_set.provider.latency_s = 1.0
+    superseded = asyncio.create_task(on_set.film())
+    await asyncio.to_thread(waits.wait, 20)
+    go_on.set()
+    with psycopg.connect(on_set.url) as db:
+        # Waits for the claim, and is there before the request leaves, as that looks for its owner again.
+        db.execute("UPDATE production_jobs SET process_uuid = 'another-run' WHERE process_uuid IS NOT NULL")
+    with pytest.raises(Superseded):
+        await superseded
+    assert on_set.submissions() == 0
