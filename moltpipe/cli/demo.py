@@ -232,6 +232,7 @@ class _Hope:
     def __init__(self, episodes: list[Episode]) -> None:
         self._names = {one.partition_key: f"e{one.number:02d}" for one in episodes}
         self._attempts: dict[str, int] = {}
+        self._errors: dict[str, str | None] = {}
         self._done = -1
         self._news_at = time.monotonic()
 
@@ -255,7 +256,10 @@ class _Hope:
             raise DemoFailed(f"nothing was finished for {QUIET_PATIENCE_S} s ({errors}): `moltpipe status` shows more")
 
     def _tell_failure(self, job: Job) -> None:
+        name = self._names[job.partition_key]
         if job.attempt_count > self._attempts.get(job.partition_key, 0):
             self._attempts[job.partition_key] = job.attempt_count
-            name = self._names[job.partition_key]
             complain(f"  {name}: attempt {job.attempt_count} of {job.max_attempts} failed: {job.last_error}")
+        elif job.last_error and job.last_error != self._errors.get(job.partition_key):
+            complain(f"  {name}: put off: {job.last_error}")
+        self._errors[job.partition_key] = job.last_error

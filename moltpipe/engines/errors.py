@@ -33,7 +33,8 @@ class EngineError(Exception):
     """An engine refused or failed a request. The text holds no key and no signed address.
 
     `retry_after_s` is the provider's own hint in seconds. `cost_usd` is what the provider charges for the
-    failed job where that is documented; None means that it is not known.
+    failed job where that is documented; None means that it is not known. `job` is the provider's id of a request that
+    was accepted and answered although nothing can be made of the answer: it is not sent again by itself.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class EngineError(Exception):
         *,
         retry_after_s: float | None = None,
         cost_usd: Decimal | None = None,
+        job: str | None = None,
     ) -> None:
         super().__init__(f"{engine}: {message} ({error_class})")
         self.engine = engine
@@ -51,6 +53,7 @@ class EngineError(Exception):
         self.message = message
         self.retry_after_s = retry_after_s
         self.cost_usd = cost_usd
+        self.job = job
 
 
 class JobOver(EngineError):

@@ -18,6 +18,18 @@ _CONNECT_TIMEOUT_S = 10
 _POOL_SIZE = 5
 _OVERFLOW = 10
 _POSTGRES_PORT = 5432
+_SESSION = (
+    "-c idle_in_transaction_session_timeout=60s",
+    "-c tcp_keepalives_idle=30",
+    "-c tcp_keepalives_interval=10",
+    "-c tcp_keepalives_count=3",
+)
+_NOTICE_A_DEAD_SERVER = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 # Class 08 and what a server says when it goes down or is full; psycopg gives no state when it never got through.
 _GONE = ("08", "57P", "53300")
 
@@ -91,9 +103,14 @@ def psycopg_url(url: str) -> URL:
 def engine_for(url: URL) -> Engine:
     """An engine with a small pool that asks whether a connection still lives before it is handed out.
 
-    READ COMMITTED is said aloud because the locks rely on it: who waited for a row sees what the other wrote.
+    READ COMMITTED is said aloud because the locks rely on it: who waited for a row sees what the other wrote. A process
+    that is stopped, or whose machine is gone, must not hold a row for ever: the server ends a transaction in which
+    nothing happens, and both sides notice a peer that answers no more.
     """
-    arguments = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_TIMEOUT_S}
+    options = " ".join(filter(None, (_first(url.query.get("options")), *_SESSION)))
+    arguments: dict[str, object] = {**_NOTICE_A_DEAD_SERVER, "options": options}
+    if "connect_timeout" not in url.query:
+        arguments["connect_timeout"] = _CONNECT_TIMEOUT_S
     return sa.create_engine(
         url,
         isolation_level="READ COMMITTED",
@@ -109,9 +126,11 @@ def unavailable(url: URL) -> Iterator[None]:
     """Turn the driver's lost connections into `DatabaseUnavailable`; every other error passes."""
     try:
         yield
-    except sa.exc.OperationalError as error:
+    except sa.exc.DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None)
-        if not error.connection_invalidated and state is not None and not state.startswith(_GONE):
+        away = isinstance(error, sa.exc.OperationalError) and (state is None or state.startswith(_GONE))
+        # The server may also end a session for another reason, such as a transaction that stood still for too long.
+        if not (away or error.connection_invalidated):
             raise
         host, port = _address(url)
         raise DatabaseUnavailable(host, port, " ".join(str(error.orig).split())) from error

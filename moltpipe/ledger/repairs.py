@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.calls import (
@@ -27,6 +28,7 @@ from moltpipe.ledger.calls import (
 )
 from moltpipe.ledger.checks import selected_scripts_have_series, series_have_all_episodes_and_jobs
 from moltpipe.ledger.jobs import resume_jobs_of
+from moltpipe.ledger.schema import scores, takes, voiceovers
 from moltpipe.ledger.series import make_series
 
 
@@ -160,15 +162,28 @@ def repair(db: Connection) -> list[Repair]:
 
 
 def _resubmission(db: Connection, call: Call) -> Decision:
-    if call.state is not CallState.AMBIGUOUS:
+    if call.state is not CallState.AMBIGUOUS and not _is_unused(db, call):
         blocking = failed_for_good(db, call.fingerprint)
         if blocking is None or blocking.id != call.id or live_call(db, call.fingerprint) is not None:
-            raise NothingToDecide(call, "one that is ambiguous, or that failed and keeps its request from being made")
+            raise NothingToDecide(
+                call,
+                "one that is ambiguous, that failed and keeps its request from being made, or of no use",
+            )
     amount = call.cost_usd + call.reserved_usd
     return Decision(
         call.id,
         "resubmit",
         f"make the request of call {call.id} to {call.engine} again; {amount:.2f} USD stay on the old one as its cost",
+    )
+
+
+def _is_unused(db: Connection, call: Call) -> bool:
+    """Whether a result arrived and nothing could be made of it."""
+    if call.state is not CallState.INGESTED or call.account is None:
+        return False
+    return not any(
+        db.execute(sa.select(table.c.id).where(table.c.provider_job_id == call.id).limit(1)).first()
+        for table in (takes, voiceovers, scores)
     )
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
+from collections.abc import Awaitable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from moltpipe.ledger.database import Database
+
+T = TypeVar("T")
 
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
@@ -50,7 +53,7 @@ class EngineSlots:
     ) -> None:
         if self._place is not None:
             place, self._place = self._place, None
-            await asyncio.to_thread(self._database.locks.give_back, self._room, place)
+            await to_its_end(asyncio.to_thread(self._database.locks.give_back, self._room, place))
 
     async def _try(self) -> int | None:
         """Look once. A task that is cancelled meanwhile gives back what its thread got."""
@@ -62,3 +65,17 @@ class EngineSlots:
             if place is not None:
                 await asyncio.to_thread(self._database.locks.give_back, self._room, place)
             raise
+
+
+async def to_its_end(step: Awaitable[T]) -> T:
+    """Await what must not be cut off; a cancellation is raised after it.
+
+    Without this, work that still waits for a thread when its task is cancelled is never done: the id of a job that
+    was paid for stayed unwritten.
+    """
+    running = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.gather(asyncio.shield(running), return_exceptions=True)
+        raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,8 @@ from uuid import UUID
 import stamina
 
 from moltpipe.ledger.database import Database, DatabaseUnavailable
+from moltpipe.ledger.slots import to_its_end
+from moltpipe.media.errors import MediaError
 
 ResultT = TypeVar("ResultT")
 T = TypeVar("T")
@@ -24,6 +27,7 @@ class Answer(Generic[ResultT]):
     call_id: UUID
     result: ResultT
     arrived: Path | None
+    hosted: bool = False
 
     @property
     def file(self) -> Path:
@@ -35,6 +39,31 @@ class Answer(Generic[ResultT]):
         if self.arrived is None:
             raise ValueError(f"call {self.call_id} made no file")
         return self.arrived
+
+
+class Unusable(Exception):
+    """A hosted engine delivered media of which the house can make nothing."""
+
+    def __init__(self, call_id: UUID, error: MediaError) -> None:
+        super().__init__(f"{error}: `moltpipe repair --resubmit {call_id}` asks for another, and pays for it")
+        self.call_id = call_id
+
+
+@contextmanager
+def using(answer: Answer[Any]) -> Iterator[Path]:
+    """The media of an answer while something is made of it; it is removed afterwards.
+
+    Raises:
+        Unusable: nothing can be made of what a hosted engine delivered, and it was paid for.
+    """
+    try:
+        yield answer.file
+    except MediaError as error:
+        if answer.hosted:
+            raise Unusable(answer.call_id, error) from error
+        raise
+    finally:
+        answer.file.unlink(missing_ok=True)
 
 
 async def written(database: Database, transaction: Callable[..., T], *values: Any, patience_s: float = 0.0) -> T:  # noqa: ANN401 - the transaction's own
@@ -51,17 +80,3 @@ async def written(database: Database, transaction: Callable[..., T], *values: An
         return await to_its_end(asyncio.to_thread(write))
     patient = stamina.retry(on=DatabaseUnavailable, attempts=None, timeout=patience_s, wait_max=10.0)(write)
     return await to_its_end(asyncio.to_thread(patient))
-
-
-async def to_its_end(step: Awaitable[T]) -> T:
-    """Await what must not be cut off; a cancellation is raised after it.
-
-    Without this, work that still waits for a thread when its task is cancelled is never done: the id of a job that
-    was paid for stayed unwritten.
-    """
-    running = asyncio.ensure_future(step)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.gather(asyncio.shield(running), return_exceptions=True)
-        raise

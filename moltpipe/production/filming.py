@@ -14,6 +14,7 @@ from moltpipe.ledger import calls as ledger_calls
 from moltpipe.ledger.media import record_take
 from moltpipe.media.conform import conform, conforms, natural_frames
 from moltpipe.media.probe import Probe, probe, verify_decodes
+from moltpipe.production.answers import using
 from moltpipe.production.calls import Subject, call, spent
 from moltpipe.production.partial import all_or_named
 from moltpipe.production.voicing import require_shots
@@ -110,14 +111,11 @@ async def _film(work: Work, shot: Shot, variant_number: int, desk: asyncio.Semap
         longest = shot_frames(shot.duration_seconds, voice.duration_seconds if voice else None, work.line.profile)
 
         def ingest() -> Take:
-            with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder:
-                try:
-                    clip, facts = _conformed(answer.file, Path(folder) / "take.mp4", work.line.profile, longest)
-                    stored = work.line.store.put(
-                        clip, lambda sha256: take_key(shot.id, variant_number, take_number, sha256)
-                    )
-                finally:
-                    answer.file.unlink(missing_ok=True)
+            with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder, using(answer) as arrived:
+                clip, facts = _conformed(arrived, Path(folder) / "take.mp4", work.line.profile, longest)
+                stored = work.line.store.put(
+                    clip, lambda sha256: take_key(shot.id, variant_number, take_number, sha256)
+                )
             with work.line.database.begin() as db:
                 take = record_take(
                     db,

@@ -43,8 +43,8 @@ from moltpipe.ledger.accounts import NotYet, Started, StartLimits
 from moltpipe.ledger.calls import OVER, Call, CallExists, CallState, IllegalTransition, Intent, UnknownCall
 from moltpipe.ledger.database import DatabaseUnavailable
 from moltpipe.ledger.jobs import Superseded, still_mine
-from moltpipe.ledger.slots import EngineSlots
-from moltpipe.production.answers import Answer, to_its_end, written
+from moltpipe.ledger.slots import EngineSlots, to_its_end
+from moltpipe.production.answers import Answer, written
 from moltpipe.production.ingest import NotMedia, stored_arrival, take_in
 from moltpipe.production.ingest import fetch as fetch_result
 from moltpipe.production.line import Line
@@ -100,7 +100,7 @@ async def kept_answer(line: Line, call: Call, file: Path | None = None) -> Answe
     if arrival is not None and file is None:
         file = await asyncio.to_thread(stored_arrival, line, arrival)
     result = _RESULTS[call.operation].model_validate(kept if file is None else {**kept, "file": file})
-    return Answer(call.id, result, file)
+    return Answer(call.id, result, file, hosted=True)
 
 
 class HostedCall(Generic[RequestT, ResultT]):

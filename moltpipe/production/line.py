@@ -7,7 +7,10 @@ here: what the stages do with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +29,8 @@ from moltpipe.studio.cameras import camera_for
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.records import Shot
 
+SCRATCH_LASTS_S = 2 * 24 * 3600
+"""No run lasts so long; files in its scratch space come and go, so the folder's age is that of its last work."""
 RESULT_LIMITS = Limits(max_bytes=2 * 1024**3, allow_private=False)
 
 
@@ -115,6 +120,7 @@ def open_line(settings: Settings, store: Store) -> Iterator[Line]:
         raise ValueError("MOLTPIPE_DATABASE_URL is not set: run through `moltpipe up` or `moltpipe exec -- …`")
     scratch = settings.data_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
+    _sweep(scratch)
     database = Database(settings.database_url.get_secret_value())
     with tempfile.TemporaryDirectory(dir=scratch, prefix="line-") as folder:
         workdir = Path(folder)
@@ -136,3 +142,11 @@ def open_line(settings: Settings, store: Store) -> Iterator[Line]:
             )
         finally:
             database.dispose()
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove what processes that were killed have left, once nobody can be at work in it any more."""
+    for folder in scratch.glob("line-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > SCRATCH_LASTS_S:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from moltpipe.engines.protocols import ScoreRequest
 from moltpipe.ledger import calls as ledger_calls
 from moltpipe.ledger.media import record_score
 from moltpipe.media.music import as_wav
+from moltpipe.production.answers import using
 from moltpipe.production.calls import Subject, call
 from moltpipe.production.work import Work
 from moltpipe.studio.keys import score_key
@@ -52,10 +53,8 @@ async def score_episode(work: Work, *, regenerate: bool) -> Score | None:
     def record() -> Score:
         with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder:
             wav = Path(folder) / "score.wav"
-            try:
-                seconds = as_wav(answer.file, wav)
-            finally:
-                answer.file.unlink(missing_ok=True)
+            with using(answer) as arrived:
+                seconds = as_wav(arrived, wav)
             stored = work.line.store.put(wav, lambda sha256: score_key(production.episode.id, take_number, sha256))
         with work.line.database.begin() as db:
             score = record_score(db, work.claim, stored, seconds, provider_job_id=answer.call_id)

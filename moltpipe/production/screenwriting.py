@@ -13,7 +13,7 @@ from uuid import UUID
 
 from moltpipe.engines.protocols import EpisodeRequest
 from moltpipe.ledger import calls as ledger_calls
-from moltpipe.ledger.shots import write_shots
+from moltpipe.ledger.shots import ShotsInUse, write_shots
 from moltpipe.production.calls import Subject, call, spent
 from moltpipe.production.posters import ensure_poster
 from moltpipe.production.work import Work
@@ -47,6 +47,9 @@ async def write_episode(work: Work, *, regenerate: bool) -> Screenplay:
         cost = await asyncio.to_thread(spent, work, "write")
         return Screenplay(work.reload(), production.shots, written_now=False, engine="", cost_usd=cost)
 
+    if production.takes or production.voiceovers:
+        # Before the screenwriter is asked: a script that cannot be put in its place is not paid for.
+        raise ShotsInUse(production.episode.partition_key, len(production.takes), len(production.voiceovers))
     pilot = PilotScript.model_validate(production.series.script_data)
     if production.episode.number == 1:
         script = EpisodeScript(episode_number=1, title=production.episode.title, shots=pilot.shots)

@@ -12,6 +12,7 @@ from moltpipe.engines.protocols import LineRequest
 from moltpipe.ledger import calls as ledger_calls
 from moltpipe.ledger.media import record_voiceover
 from moltpipe.media.sound import normalise_line
+from moltpipe.production.answers import using
 from moltpipe.production.calls import Subject, call, spent
 from moltpipe.production.partial import all_or_named
 from moltpipe.production.work import Work
@@ -94,10 +95,8 @@ async def _voice(work: Work, shot: Shot, request: LineRequest) -> Voiceover:
     def ingest() -> Voiceover:
         with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder:
             wav = Path(folder) / "line.wav"
-            try:
-                seconds = normalise_line(answer.file, wav)
-            finally:
-                answer.file.unlink(missing_ok=True)
+            with using(answer) as arrived:
+                seconds = normalise_line(arrived, wav)
             stored = work.line.store.put(wav, lambda sha256: voiceover_key(shot.id, take_number, sha256))
         with work.line.database.begin() as db:
             voiceover = record_voiceover(

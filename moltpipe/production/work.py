@@ -11,15 +11,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from moltpipe.ledger import jobs
+from moltpipe.ledger.database import DatabaseUnavailable
 from moltpipe.ledger.jobs import Superseded
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.spending import BudgetReached
 from moltpipe.production.line import Line
 from moltpipe.production.partial import SomeFailed
 from moltpipe.studio.records import Claim, Production
+
+AFTER_AN_OUTAGE = timedelta(seconds=15)
+"""The pause before work that lost its database goes on."""
 
 
 class Postponed(Exception):
@@ -102,6 +106,8 @@ def worth_another_try_at(error: BaseException) -> datetime | None:
         return error.until
     if isinstance(error, BudgetReached):
         return error.until
+    if isinstance(error, DatabaseUnavailable):
+        return datetime.now(UTC) + AFTER_AN_OUTAGE
     if isinstance(error, SomeFailed):
         times = [worth_another_try_at(one.error) for one in error.failed]
         known = [time for time in times if time is not None]
@@ -154,7 +160,12 @@ async def _end(heartbeat: asyncio.Task[None]) -> None:
 async def _beat(line: Line, claim: Claim, body: asyncio.Task[object]) -> None:
     while True:
         await asyncio.sleep(line.heartbeat.total_seconds())
-        if not await asyncio.to_thread(_heartbeat, line, claim):
+        try:
+            mine = await asyncio.to_thread(_heartbeat, line, claim)
+        except DatabaseUnavailable:
+            # Postgres is away for everybody: the next beat may find it, long before the lease is over.
+            continue
+        if not mine:
             body.cancel()
             raise Superseded(claim.partition_key, claim.process_uuid)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import select
+
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -53,6 +55,30 @@ def test_a_connection_lost_in_the_middle_is_named_and_undone(database: Database,
         change_and_hang_up()
     with database.begin() as db:
         assert one(db, "SELECT min_votes FROM voting_settings") == 1
+
+
+def until_it_speaks(db: sa.Connection) -> None:
+    """Until the server has something to say."""
+    socket = db.connection.driver_connection
+    assert socket is not None
+    select.select([socket], [], [], 10)
+
+
+def test_a_transaction_that_stands_still_is_ended_by_the_server(database: Database) -> None:
+    """A process that was stopped would otherwise hold an account's row, and every start at it, for ever."""
+    with database.begin() as db:
+        assert db.execute(sa.text("SHOW idle_in_transaction_session_timeout")).scalar_one() == "1min"
+
+    def stand_still() -> None:
+        with database.begin() as db:
+            db.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 20"))
+            until_it_speaks(db)
+            db.execute(sa.text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        stand_still()
+    with database.begin() as db:
+        assert db.execute(sa.text("SELECT 1")).scalar_one() == 1
 
 
 def test_a_pooled_connection_that_died_is_replaced(database: Database, database_url: str) -> None:

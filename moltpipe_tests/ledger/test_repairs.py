@@ -18,9 +18,11 @@ from moltpipe.ledger.calls import (
     claim_call,
     mark_ambiguous,
     mark_failed,
+    mark_ingested,
     mark_running,
     mark_submitted,
     mark_submitting,
+    mark_succeeded,
 )
 from moltpipe.ledger.checks import ambiguous_calls_are_decided
 from moltpipe.ledger.database import Database
@@ -270,3 +272,13 @@ def test_a_decision_waits_for_a_run_that_writes_and_does_not_block_it(database: 
             mark_submitted(db, call.id, "job-7")
         with pytest.raises(NothingToDecide):
             deciding.result()
+
+
+def test_a_result_of_which_nothing_could_be_made_can_be_asked_for_again(database: Database, episode: Episode) -> None:
+    with database.begin() as db:
+        call = submitted(db, episode_id=episode.id)
+        mark_succeeded(db, call.id, Decimal(1))
+        mark_ingested(db, call.id, {"media": {"key": "arrivals/x.bin", "sha256": "0" * 64, "bytes": 1}})
+        resubmit(db, call.id, "a test")
+        assert call_by_id(db, call.id).state is CallState.EXPIRED
+        assert call_by_id(db, call.id).cost_usd == 1

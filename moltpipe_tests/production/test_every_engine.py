@@ -10,6 +10,7 @@ import pytest
 from moltpipe.engines.protocols import Download
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.production import load_production
+from moltpipe.ledger.shots import ShotsInUse
 from moltpipe.production.cutting import cut_variants
 from moltpipe.production.filming import film_shots
 from moltpipe.production.line import open_line
@@ -126,6 +127,23 @@ async def test_a_line_that_was_said_before_is_not_paid_for_again_except_as_a_new
         made = load_production(ledger, episode.partition_key)
     assert [one.take_number for one in made.voiceovers.values()] == [2, 2, 2]
     assert len({one.media.key for one in made.voiceovers.values()}) == 3
+
+
+async def test_a_script_that_cannot_be_put_in_its_place_is_not_paid_for(
+    database: Database, database_url: str, environment: dict[str, str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episode = one_shot_episode(database, database_url)
+    chat = FakeChat()
+    with serving(chat):
+        for name, value in (environment | of_engine("SCREENWRITER", "chat", f"{chat.base}/v1")).items():
+            monkeypatch.setenv(name, value)
+        with open_line(load_settings(), store) as line:
+            async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+                await voice_shots(work, regenerate=False)
+            with pytest.raises(ShotsInUse):
+                async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+                    await write_episode(work, regenerate=True)
+    assert chat.seen == []
 
 
 def test_an_address_of_a_result_is_not_shown_by_its_repr() -> None:

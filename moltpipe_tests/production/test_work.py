@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy.engine import Connection
 
-from moltpipe.ledger.database import Database
-from moltpipe.ledger.jobs import JobHeld, Superseded, claim_job, load_jobs
+from moltpipe.ledger import jobs
+from moltpipe.ledger.database import Database, DatabaseUnavailable
+from moltpipe.ledger.jobs import JobHeld, Superseded, claim_job, heartbeat, load_jobs
 from moltpipe.ledger.shots import write_shots
 from moltpipe.production.line import Line
+from moltpipe.production.partial import Failed, SomeFailed
 from moltpipe.production.work import Work, work_on
-from moltpipe.studio.records import Job
+from moltpipe.studio.records import Claim, Job
 from moltpipe.studio.screenplay import EpisodeScript, PilotScript
 from moltpipe_tests.stories import a_series
 
@@ -105,3 +108,43 @@ async def test_cancelled_work_gives_the_job_back_without_an_attempt(line: Line) 
         await task
     job = the_job(line.database, key)
     assert (job.process_uuid, job.attempt_count) == (None, 0)
+
+
+async def test_a_heartbeat_goes_on_after_an_outage_of_postgres(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = a_series(line.database)[0].partition_key
+    beats: list[str] = []
+    again = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def away_once(db: Connection, claim: Claim) -> bool:
+        beats.append(claim.process_uuid)
+        if len(beats) == 1:
+            raise DatabaseUnavailable("127.0.0.1", 5432, "restarting")
+        loop.call_soon_threadsafe(again.set)
+        return heartbeat(db, claim)
+
+    monkeypatch.setattr(jobs, "heartbeat", away_once)
+    async with work_on(replace(line, heartbeat=timedelta(seconds=0.02)), key, process_uuid="a-run"):
+        await asyncio.wait_for(again.wait(), 10)
+    assert the_job(line.database, key).process_uuid == "a-run"
+
+
+async def test_an_outage_of_postgres_is_no_attempt(line: Line) -> None:
+    key = a_series(line.database)[0].partition_key
+    with pytest.raises(SomeFailed):
+        async with work_on(line, key, process_uuid="a-run"):
+            raise SomeFailed("takes", [Failed("shot 1", DatabaseUnavailable("127.0.0.1", 5432, "gone"))], 1)
+    job = the_job(line.database, key)
+    assert (job.process_uuid, job.attempt_count) == (None, 0)
+    assert job.available_at > datetime.now(UTC)
+    assert "gone" in (job.last_error or "")
+
+
+async def test_a_run_that_a_person_ended_counts_as_an_attempt_and_does_not_start_again_at_once(line: Line) -> None:
+    key = a_series(line.database)[0].partition_key
+    with pytest.raises(asyncio.CancelledError):
+        async with work_on(line, key, process_uuid="a-run", ended_by_a_person=lambda: True):
+            raise asyncio.CancelledError
+    job = the_job(line.database, key)
+    assert (job.process_uuid, job.attempt_count, job.last_error) == (None, 1, "a person ended the run")
+    assert job.available_at > datetime.now(UTC)
