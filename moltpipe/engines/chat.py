@@ -8,6 +8,10 @@ disk before the second request leaves, so a repair that was throttled, or lost i
 costs one round and not two. The draft is no answer to the call: after a crash nobody knows whether the repair was
 billed, and the call stays ambiguous.
 
+An error after an answer names that answer in `job`: a draft that stays bad is paid for, and without an id the layer
+would buy it again with every attempt at the episode. A repair that may still be had names none: its draft is kept, and
+only the repair is bought.
+
 Source: https://console.groq.com/docs/api-reference (chat), /docs/structured-outputs, /docs/errors, /docs/rate-limits.
 """
 
@@ -17,6 +21,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -137,23 +142,23 @@ class Chat(SynchronousEngine[EpisodeRequest, Written]):
 
         Raises:
             EngineError: `invalid_input` for the pilot, which is the agent's own; `provider_fault` with the faults
-                of the draft, and the cost of both rounds, when the repair did not mend them.
+                of the draft, and the cost of both rounds, when the repair did not mend them. Once a round was
+                answered, `job` names the last answer, unless the kept draft can still be repaired.
         """
-        departed = _Once(order.departed)
+        order = replace(order, departed=_Once(order.departed))
         kept = self.answers.of_job(self._draft_id(request))
-        draft = _Round.model_validate_json(kept) if kept else await self._first_draft(request, departed)
+        draft = _Round.model_validate_json(kept) if kept else await self._first_draft(request, order)
         rounds = [draft]
         verdict = brief.judged(request, draft.content)
         if verdict.script is None:
             self.answers.keep_aside(self._draft_id(request), draft.model_dump_json().encode())
-            rounds.append(await self._repair(request, draft, verdict.complaints, departed))
+            rounds.append(await self._repair(request, draft, verdict.complaints, order))
             verdict = brief.judged(request, rounds[-1].content)
         usages = tuple(one.usage for one in rounds)
+        job = _job(order, rounds[-1].id)
         if verdict.script is None:
             self.answers.drop(self._draft_id(request))
-            raise self._not_mended(verdict.complaints, self._cost(usages))
-        # Small servers number their answers from one after every start: the call makes the id unique.
-        job = ExternalId(f"{order.call_id}:{rounds[-1].id}")
+            raise self._not_mended(verdict.complaints, job, self._cost(usages))
         return job, _Kept(script=verdict.script, rounds=usages).model_dump_json().encode()
 
     def read(self, answer: bytes) -> Written:
@@ -163,34 +168,39 @@ class Chat(SynchronousEngine[EpisodeRequest, Written]):
 
     # The rounds --------------------------------------------------------------------------------------------------
 
-    async def _first_draft(self, request: EpisodeRequest, departed: Callable[[], None]) -> _Round:
+    async def _first_draft(self, request: EpisodeRequest, order: Order) -> _Round:
         """The first draft, in the surest format that the server takes; one that it refuses is not billed."""
         for answer_format in AnswerFormat:
             body = payload(request, self.model, answer_format)
-            reply = await self._wire.post("/chat/completions", body, departed=departed)
+            reply = await self._wire.post("/chat/completions", body, departed=order.departed)
             if not _refuses(reply, answer_format):
-                return self._round(reply, answer_format, before=())
+                return self._round(reply, answer_format, order, before=())
         raise refusal(self._wire, reply)
 
     async def _repair(
-        self, request: EpisodeRequest, draft: _Round, complaints: tuple[str, ...], departed: Callable[[], None]
+        self, request: EpisodeRequest, draft: _Round, complaints: tuple[str, ...], order: Order
     ) -> _Round:
         body = payload(request, self.model, draft.answer_format)
         body["messages"] += brief.repair_messages(draft.content, complaints)
         try:
-            reply = await self._wire.post("/chat/completions", body, departed=departed)
-            return self._round(reply, draft.answer_format, before=(draft.usage,))
+            reply = await self._wire.post("/chat/completions", body, departed=order.departed)
+            return self._round(reply, draft.answer_format, order, before=(draft.usage,))
         except EngineError as failure:
             if failure.error_class not in _REPAIR_STILL_WANTED:
                 self.answers.drop(self._draft_id(request))
-                failure.cost_usd = failure.cost_usd or self._cost((draft.usage,))
+                if failure.job is None:
+                    # The repair was refused: the draft is all that was answered and billed.
+                    failure.job, failure.cost_usd = _job(order, draft.id), self._cost((draft.usage,))
             raise
 
-    def _round(self, reply: Reply, answer_format: AnswerFormat, *, before: tuple[_Usage | None, ...]) -> _Round:
+    def _round(
+        self, reply: Reply, answer_format: AnswerFormat, order: Order, *, before: tuple[_Usage | None, ...]
+    ) -> _Round:
         """What the model answered.
 
         Raises:
-            EngineError: it was refused, withheld or cut off, with the cost of this round and those before.
+            EngineError: it was refused; or withheld, cut off or left out, with the answer's id and the cost of this
+                round and those before; `ambiguous` when there is neither an answer nor an id.
         """
         if _code(reply) == "json_validate_failed":
             # Groq's best-effort mode: the model ran, and what it wrote is no JSON of the schema.
@@ -199,38 +209,44 @@ class Chat(SynchronousEngine[EpisodeRequest, Written]):
         if not reply.ok:
             raise refusal(self._wire, reply)
         document = reply.document()
-        choices = document.get("choices")
         if not document:
             raise self._wire.error(ErrorClass.AMBIGUOUS, f"HTTP {reply.status} with an answer that is no JSON")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise self._wire.error(ErrorClass.PROVIDER_FAULT, f"an answer without choices: {reply.detail()}")
         usage = _usage(document.get("usage"))
-        self._refuse_unfinished(choices[0], self._cost((*before, usage)))
-        return _Round(
-            id=str(document.get("id") or _digest(reply.body)),
-            content=content_text((choices[0].get("message") or {}).get("content")),
-            answer_format=answer_format,
-            usage=usage,
-        )
+        choice = _choice(document)
+        if choice is None:
+            raise self._without_choices(reply, order, self._cost((*before, usage)))
+        # Small servers leave the id out.
+        answer_id = str(document.get("id") or _digest(reply.body))
+        self._refuse_unfinished(choice, _job(order, answer_id), self._cost((*before, usage)))
+        content = content_text(_message(choice).get("content"))
+        return _Round(id=answer_id, content=content, answer_format=answer_format, usage=usage)
 
-    def _refuse_unfinished(self, choice: dict[str, Any], cost: Decimal | None) -> None:
+    def _without_choices(self, reply: Reply, order: Order, cost: Decimal | None) -> EngineError:
+        message, answer_id = f"an answer without choices: {reply.detail()}", reply.document().get("id")
+        if not answer_id:
+            return self._wire.error(ErrorClass.AMBIGUOUS, message)
+        job = _job(order, str(answer_id))
+        return self._wire.error(ErrorClass.PROVIDER_FAULT, message, cost_usd=cost, job=job)
+
+    def _refuse_unfinished(self, choice: dict[str, Any], job: ExternalId, cost: Decimal | None) -> None:
         reason = choice.get("finish_reason")
-        refused = (choice.get("message") or {}).get("refusal")
+        refused = _message(choice).get("refusal")
         if reason == "content_filter" or refused:
             why = f"the model refused: {refused}" if refused else "the provider withheld the answer (content_filter)"
-            raise self._wire.error(ErrorClass.FILTERED, why, cost_usd=cost)
+            raise self._wire.error(ErrorClass.FILTERED, why, cost_usd=cost, job=job)
         if reason == "length":
-            advice = (
+            why = (
                 f"the answer was cut off at {MAX_COMPLETION_TOKENS} tokens: set MOLTPIPE_CHAT_MODEL to a model that "
+                "reasons less or writes more"
             )
-            raise self._wire.error(ErrorClass.PROVIDER_FAULT, f"{advice}reasons less or writes more", cost_usd=cost)
+            raise self._wire.error(ErrorClass.PROVIDER_FAULT, why, cost_usd=cost, job=job)
 
-    def _not_mended(self, complaints: tuple[str, ...], cost: Decimal | None) -> EngineError:
+    def _not_mended(self, complaints: tuple[str, ...], job: ExternalId, cost: Decimal | None) -> EngineError:
         shown = [self._wire.scrub(one) for one in complaints[:_COMPLAINTS_SHOWN]]
         rest = len(complaints) - len(shown)
         faults = "; ".join(shown) + (f"; and {rest} more" if rest else "")
         message = f"the draft breaks rules and its repair did not mend it: {faults}"
-        return EngineError(NAME, ErrorClass.PROVIDER_FAULT, message, cost_usd=cost)
+        return EngineError(NAME, ErrorClass.PROVIDER_FAULT, message, cost_usd=cost, job=job)
 
     # Money and names ---------------------------------------------------------------------------------------------
 
@@ -364,6 +380,23 @@ def _code(reply: Reply) -> str:
     if reply.ok:
         return ""
     return str(_error(reply).get("code") or reply.document().get("code") or "")
+
+
+def _choice(document: dict[str, Any]) -> dict[str, Any] | None:
+    """The first choice of an answer; None where there is none."""
+    choices = document.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else None
+
+
+def _message(choice: dict[str, Any]) -> dict[str, Any]:
+    message = choice.get("message")
+    return message if isinstance(message, dict) else {}
+
+
+def _job(order: Order, answer_id: str) -> ExternalId:
+    """Small servers number their answers from one after every start: the call makes the id unique."""
+    return ExternalId(f"{order.call_id}:{answer_id}")
 
 
 def _usage(told: object) -> _Usage | None:

@@ -49,7 +49,7 @@ _INT4 = 2**31
 _CALL_PARAMETER = "__modal_function_call_id"
 _MODAL = "modal:"
 _CALL_ID = re.compile(r"[\w-]{1,100}", re.ASCII)
-_SEE_OTHER = 303
+_SEE_OTHER, _UNAVAILABLE = 303, 503
 _TIMEOUTS = (408, 504)
 _GONE = (404, 410)
 _OWN_ERRORS = {400: ErrorClass.INVALID_INPUT, 422: ErrorClass.INVALID_INPUT, 500: ErrorClass.PROVIDER_FAULT}
@@ -107,7 +107,11 @@ class Ltx2(SynchronousEngine[TakeRequest, Filmed]):
         if _is_running(reply):
             return ExternalId(f"{_MODAL}{self._call_id(reply)}"), b""
         if not reply.ok:
-            raise self._refusal(reply)
+            refusal = self._refusal(reply)
+            if refusal.error_class is ErrorClass.PROVIDER_FAULT:
+                # The service itself says that it failed: the GPU may have run for it.
+                refusal.job = f"answer:{order.call_id}"
+            raise refusal
         if not reply.document():
             raise self._wire.error(ErrorClass.AMBIGUOUS, f"HTTP {reply.status} with an answer that is no JSON object")
         return ExternalId(f"answer:{order.call_id}"), reply.body
@@ -191,6 +195,8 @@ class Ltx2(SynchronousEngine[TakeRequest, Filmed]):
         """What Modal or the service says in words of its own; None where only the status speaks."""
         if re.search(r"modal-http: workspace .*is disabled", said):
             return self._wire.error(ErrorClass.QUOTA, said)
+        if reply.status == _UNAVAILABLE and "modal-http:" in said:
+            return self._wire.error(ErrorClass.RETRY_SAFE, said)
         if "modal-http: internal error" in said:
             # The function ran and timed out, was killed, or was lost.
             return self._wire.error(ErrorClass.PROVIDER_FAULT, said)

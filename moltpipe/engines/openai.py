@@ -7,6 +7,9 @@ keeping answers (`engines.synchronous`), limits and trying again (the layer that
 the like, which accepts nothing, and gets `/audio/speech` from then on. An answer that never arrived cannot be looked
 for: no such server keeps a history.
 
+`/audio/speech` is told not to stream, which OpenAI's API has no field for. A strict server refuses the field, which
+accepts nothing either, and is asked without it from then on.
+
 Source: https://developers.openai.com/api/reference (audio speech create), https://platform.openai.com/docs/guides
 (error-codes, rate-limits); Kokoro-FastAPI's routers `development` and `openai_compatible` and its `schemas`.
 """
@@ -54,6 +57,9 @@ ACTORS = (
 
 _NOT_OFFERED = frozenset({401, 403, 404, 405, 501})
 """What a server without an endpoint, or a gateway before it, answers to it. None of them accepts anything."""
+_UNPROCESSABLE = (400, 422)
+_STREAM = re.compile(rb"\bstream\b")
+"""The field's name in a refusal: `Unrecognized request argument supplied: stream`, FastAPI's `["body", "stream"]`."""
 _CLIENT_ERROR, _SERVER_ERROR, _TOO_MANY_REQUESTS = 400, 500, 429
 _KOKORO = re.compile(r"(?P<language>[a-z])(?P<gender>[fm])_(?!v0)\w+")
 """Kokoro's names: language, gender, name. Those of its older model, `af_v0…`, are left out."""
@@ -80,14 +86,14 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def payload(account: OpenaiAccount, request: LineRequest, voice: str) -> dict[str, Any]:
+def payload(account: OpenaiAccount, request: LineRequest, voice: str, *, knows_stream: bool = True) -> dict[str, Any]:
     """The body for `/audio/speech`.
 
     Kokoro-FastAPI streams unless it is told not to, and a streamed WAV does not know its own length. OpenAI itself
-    has no such field.
+    has no such field; `knows_stream` False says the same of another server.
     """
     body: dict[str, Any] = {"model": account.model, "input": request.text, "voice": voice, "response_format": FORMAT}
-    if not (urlsplit(account.base_url).hostname or "").endswith(_OPENAIS_OWN):
+    if knows_stream and not (urlsplit(account.base_url).hostname or "").endswith(_OPENAIS_OWN):
         body["stream"] = False
     if request.voice_style and account.model.startswith(_INSTRUCTED):
         body["instructions"] = f"Speak as this character: {request.voice_style}."
@@ -134,6 +140,7 @@ class Openai(SynchronousEngine[LineRequest, Recorded]):
         self._wire = wire.Wire(NAME, base, headers=headers, secrets=(account.key,), timeout_s=timeout_s)
         self._captioned = f"{base.removesuffix('/v1')}/dev/captioned_speech"
         self._offers_captions = True
+        self._knows_stream = True
         self._listed: tuple[str, ...] | None = None
         self.hosting: Hosting | None = hosting(account, base, account.key, holds_request=True)
 
@@ -190,7 +197,20 @@ class Openai(SynchronousEngine[LineRequest, Recorded]):
                 return reply
             self._offers_captions = False
             departed = _told_already
-        return await self._wire.post("/audio/speech", payload(self._account, request, voice), departed=departed)
+        body = payload(self._account, request, voice, knows_stream=self._knows_stream)
+        reply = await self._wire.post("/audio/speech", body, departed=departed)
+        if "stream" not in body or not self._may_refuse_stream(reply):
+            return reply
+        body = payload(self._account, request, voice, knows_stream=False)
+        reply = await self._wire.post("/audio/speech", body, departed=_told_already)
+        # A refusal may have named the field only because it quotes the whole body: then this one is refused as well.
+        self._knows_stream = reply.status in _UNPROCESSABLE
+        return reply
+
+    def _may_refuse_stream(self, reply: wire.Reply) -> bool:
+        """Whether a request was refused as wrong input, so surely not accepted, in words that name the field."""
+        named = reply.status in _UNPROCESSABLE and _STREAM.search(reply.body) is not None
+        return named and self._refusal(reply).error_class is ErrorClass.INVALID_INPUT
 
     async def _voice(self, request: LineRequest) -> str:
         if request.speaker == NARRATOR and not request.voice_id:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -30,6 +29,8 @@ CLOCK_SKEW = timedelta(seconds=60)
 """How far Replicate's clock may be behind ours when a lost prediction is looked for."""
 MOST_PAGES = 10
 """Pages of a hundred that are read in search of a lost prediction."""
+MOST_LOOKS = 30
+"""Predictions that are looked at one by one in that search, where the list leaves their inputs out."""
 
 _SHORTEST_DEADLINE_S, _LONGEST_DEADLINE_S = 5, 9000
 """Documented: at least five seconds. Not documented: a most, so the longest that the documentation shows, `2h30m`."""
@@ -55,18 +56,6 @@ _NOTHING_TO_CANCEL = (400, 404, 405, 409, 410, 422)
 _NO_LISTING = (404, 405, 501)
 _SERVER_ERROR = 500
 _KEYS_OF_MEDIA = ("video", "audio", "url")
-
-
-@dataclass(frozen=True)
-class _Listed:
-    """One prediction of the account's list."""
-
-    id: str
-    created: datetime | None
-    comparable: bool
-    """Replicate forgets inputs after an hour; then nobody can tell what was made of what."""
-    wanted: bool
-    """Whether model and input are ours."""
 
 
 class Predictions:
@@ -140,18 +129,33 @@ class Predictions:
         """The prediction of this model and input that was created when the order left, in the account's list.
 
         Of several, the one created nearest to that time. Predictions made on Replicate's web site are not ours.
+        The documentation's examples of the list differ in whether it shows inputs: where it does not, each
+        prediction that may be ours is looked at, the nearest first.
 
         Raises:
-            EngineError: the list could not be read, which is not the same as an empty one.
+            EngineError: the list or a prediction could not be read, which is not the same as an empty list.
         """
-        since = order.left_at.astimezone(UTC) - CLOCK_SKEW
-        entries, complete = await self._list(since)
-        listed = [_listed(entry, model, given) for entry in entries]
-        ours = [one for one in listed if one.id not in order.others and not (one.created and one.created < since)]
-        wanted = [one for one in ours if one.wanted]
-        if wanted:
-            return ExternalId(min(wanted, key=lambda one: abs((one.created or since) - order.left_at)).id)
-        return Whereabouts.NOT_THERE if complete and all(one.comparable for one in ours) else Whereabouts.UNKNOWN
+        since = _since(order)
+        entries, certain = await self._list(since)
+        looks = MOST_LOOKS
+        for entry in sorted(entries, key=lambda one: abs((_created(one) or since) - order.left_at)):
+            ours = _is_ours(entry, model, given, order)
+            if ours is None and looks and _leaves_out_input(entry):
+                looks -= 1
+                ours = _is_ours(await self._whole(entry), model, given, order)
+            if ours:
+                return ExternalId(str(entry.get("id")))
+            certain = certain and ours is not None
+        return Whereabouts.NOT_THERE if certain else Whereabouts.UNKNOWN
+
+    async def _whole(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """An entry of the list with what a look at the prediction tells beyond it; as it is where that is gone."""
+        reply = await self._wire.get(_path(ExternalId(entry["id"])))
+        if reply.status in (*_GONE, *_NO_LISTING):
+            return entry
+        if not reply.ok:
+            raise self._failed_look(reply)
+        return {**entry, **reply.document()}
 
     async def _list(self, since: datetime) -> tuple[list[Mapping[str, Any]], bool]:
         """What the account's list has, newest first, and whether that is all since a time."""
@@ -263,16 +267,29 @@ def _retry_after_s(reply: Reply) -> float | None:
     return max((float(hint) for hint in hints if hint is not None), default=None)
 
 
-def _listed(entry: Mapping[str, Any], model: str, given: Mapping[str, Any]) -> _Listed:
-    created = _created(entry)
-    its_input = entry.get("input")
-    foreign = entry.get("source") == "web" or not _same_model(entry, model)
-    known = isinstance(its_input, dict) and not entry.get("data_removed") and created is not None
+def _since(order: Order) -> datetime:
+    return order.left_at.astimezone(UTC) - CLOCK_SKEW
+
+
+def _is_ours(entry: Mapping[str, Any], model: str, given: Mapping[str, Any], order: Order) -> bool | None:
+    """Whether a prediction may be the order's; None where it does not tell its input or its time.
+
+    Replicate forgets inputs after an hour; then nobody can tell what was made of what.
+    """
+    created, its_input = _created(entry), entry.get("input")
+    if str(entry.get("id")) in order.others or entry.get("source") == "web" or not _same_model(entry, model):
+        return False
+    if created is not None and created < _since(order):
+        return False
+    if created is None or not isinstance(its_input, dict) or entry.get("data_removed"):
+        return None
     # Defaults may have been filled in, so the input may have more than what was sent.
-    same = isinstance(its_input, dict) and all(its_input.get(name) == value for name, value in given.items())
-    return _Listed(
-        id=str(entry.get("id")), created=created, comparable=foreign or known, wanted=not foreign and known and same
-    )
+    return all(its_input.get(name) == value for name, value in given.items())
+
+
+def _leaves_out_input(entry: Mapping[str, Any]) -> bool:
+    """Whether a look at the prediction itself may tell more: not where Replicate says that the input is gone."""
+    return isinstance(entry.get("id"), str) and entry.get("input") is None and not entry.get("data_removed")
 
 
 def _same_model(entry: Mapping[str, Any], model: str) -> bool:

@@ -112,8 +112,8 @@ class Wire:
     def refusal(self, reply: Reply, *, accepting: bool = False) -> EngineError:
         """What a status other than success means where the provider documents nothing else.
 
-        `accepting` says that the request was one that costs money when it is accepted. A server that failed
-        without saying so in its API's own words (a gateway's page, an empty body) may have accepted it.
+        `accepting` says that the request was one that costs money when it is accepted. A server that failed may have
+        accepted it, unless it says that it is not available.
         """
         detail = reply.detail()
         message = f"HTTP {reply.status}" + (f": {detail}" if detail else "")
@@ -313,20 +313,23 @@ _BY_STATUS = {
     _THROTTLED: ErrorClass.THROTTLED,
     503: ErrorClass.RETRY_SAFE,
 }
-_SERVER_ERROR = 500
-_GATEWAY = frozenset({502, 504, *range(520, 531)})
-"""Said by what stands in front of the provider, at times in JSON. Source: Cloudflare's list for 520 to 530."""
+_SERVER_ERROR, _UNAVAILABLE = 500, 503
 
 
 def _class_of(reply: Reply, *, accepting: bool) -> ErrorClass:
+    if accepting and reply.status >= _SERVER_ERROR and not _is_refused(reply):
+        return ErrorClass.AMBIGUOUS
     if reply.status in _BY_STATUS:
         return _BY_STATUS[reply.status]
-    if reply.status < _SERVER_ERROR:
-        return ErrorClass.INVALID_INPUT
-    if not accepting:
-        return ErrorClass.RETRY_SAFE
-    signed = bool(reply.document()) and reply.status not in _GATEWAY
-    return ErrorClass.PROVIDER_FAULT if signed else ErrorClass.AMBIGUOUS
+    return ErrorClass.INVALID_INPUT if reply.status < _SERVER_ERROR else ErrorClass.RETRY_SAFE
+
+
+def _is_refused(reply: Reply) -> bool:
+    """Whether a server that failed says that it has not taken the request on: a 503 in the API's own words.
+
+    A 500 says that something went wrong, and not when; a gateway's page, not even by whom.
+    """
+    return reply.status == _UNAVAILABLE and (bool(reply.document()) or reply.retry_after_s() is not None)
 
 
 def _http_date(text: str) -> datetime | None:

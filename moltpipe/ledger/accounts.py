@@ -36,6 +36,8 @@ _AT_PROVIDER = sorted(state.value for state in AT_PROVIDER)
 PROBE = timedelta(seconds=60)
 """How long the others wait for the one call that tries whether the provider is well again."""
 _DOUBLINGS = 8
+DOUBT = timedelta(minutes=3)
+"""How long a call that may have been accepted counts as in flight: one that waits for a person must not stop others."""
 FAULTS = 5
 """Faults in a row after which the provider is left alone for a while."""
 
@@ -221,14 +223,14 @@ def _hindrance(row: Row[Any], now: datetime) -> NotYet | None:
 
 
 def _full(db: Connection, call: Call, account: str, limits: StartLimits, now: datetime) -> NotYet | None:
-    # An ambiguous one may well be at work over there.
+    of_account = (provider_jobs.c.account == account, provider_jobs.c.id != call.id)
+    at_provider = sa.and_(provider_jobs.c.state.in_(_AT_PROVIDER), provider_jobs.c.left_at > now - limits.deadline)
+    in_doubt = sa.and_(
+        provider_jobs.c.state == CallState.AMBIGUOUS.value,
+        provider_jobs.c.left_at > now - min(DOUBT, limits.deadline),
+    )
     in_flight: int = db.execute(
-        sa.select(sa.func.count()).where(
-            provider_jobs.c.account == account,
-            provider_jobs.c.state.in_([*_AT_PROVIDER, CallState.AMBIGUOUS.value]),
-            provider_jobs.c.left_at > now - limits.deadline,
-            provider_jobs.c.id != call.id,
-        )
+        sa.select(sa.func.count()).where(*of_account, sa.or_(at_provider, in_doubt))
     ).scalar_one()
     if in_flight < limits.max_concurrency:
         return None

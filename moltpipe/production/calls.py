@@ -59,9 +59,18 @@ def _digest(canonical: dict[str, Any]) -> str:
 
 
 async def call(
-    work: Work, engine: Engine[RequestT, ResultT], operation: str, request: RequestT, *, subject: Subject
+    work: Work,
+    engine: Engine[RequestT, ResultT],
+    operation: str,
+    request: RequestT,
+    *,
+    subject: Subject,
+    shared: bool = False,
 ) -> Answer[ResultT]:
     """Have an engine do one request, or go on with the call that an earlier process left behind.
+
+    With `shared`, the result of the very same request in the same series is used again, where its take has the same
+    number: a second one would not differ, and would be paid for.
 
     Raises:
         EngineError: the engine refused or failed, or nobody knows whether it accepted; the row says so.
@@ -73,19 +82,19 @@ async def call(
     if engine.hosting is None:
         return await _call_here(work, engine, request, intent)
     hosted = HostedCall(work, engine, engine.hosting, request, intent)
-    return await (_said_once(work, intent, hosted) if operation == "speak" else hosted.answer())
+    return await (_made_once(work, intent, hosted) if shared else hosted.answer())
 
 
-async def _said_once(work: Work, intent: Intent, hosted: HostedCall[RequestT, ResultT]) -> Answer[ResultT]:
-    """A line that the same voice has said before in this series is not paid for again, except as a new take."""
-    words = {"engine": intent.engine, "model": intent.model, "request": intent.request, "take": intent.take_number}
-    async with EngineSlots(work.line.database, f"words {_digest(words)}", 1):
-        twin = await written(work.line.database, _said_before, intent)
+async def _made_once(work: Work, intent: Intent, hosted: HostedCall[RequestT, ResultT]) -> Answer[ResultT]:
+    """What the same engine has made before of the same request is not paid for again, except as a new take."""
+    essence = {"engine": intent.engine, "model": intent.model, "request": intent.request, "take": intent.take_number}
+    async with EngineSlots(work.line.database, f"once {_digest(essence)}", 1):
+        twin = await written(work.line.database, _made_before, intent)
         return await (hosted.answer() if twin is None else kept_answer(work.line, twin))
 
 
-def _said_before(db: Any, intent: Intent) -> Call | None:  # noqa: ANN401 - the ledger's connection, whose type is SQL's
-    """The call whose words will do; None where there is none, or where this line's own has left already."""
+def _made_before(db: Any, intent: Intent) -> Call | None:  # noqa: ANN401 - the ledger's connection, whose type is SQL's
+    """The call whose result will do; None where there is none, or where one's own has left already."""
     own = calls.live_call(db, intent.fingerprint)
     if own is not None and own.state is not CallState.CLAIMED:
         return None

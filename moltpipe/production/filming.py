@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from moltpipe.production.calls import Subject, call, spent
 from moltpipe.production.partial import all_or_named
 from moltpipe.production.voicing import require_shots
 from moltpipe.production.work import Work
+from moltpipe.studio.cameras import NEEDS_A_VOICE
 from moltpipe.studio.keys import take_key
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.records import Production, Shot, Take
@@ -97,12 +98,20 @@ async def _film(work: Work, shot: Shot, variant_number: int, desk: asyncio.Semap
     async with contextlib.AsyncExitStack() as busy:
         if camera.hosting is None:
             await busy.enter_async_context(desk)
+        request = take_request(production, shot, variant_number, work.line.profile)
+        subject = Subject(of=shot.id, variant_number=variant_number, take_number=take_number)
+        talks = camera.name in NEEDS_A_VOICE
+        if talks:
+            # Nothing that sets variants apart reaches somebody who only talks: the four of a pilot are one clip.
+            request = request.model_copy(update={"variant_number": 1, "style_suffix": "", "seed": 0})
+            subject = replace(subject, variant_number=1)
         answer = await call(
             work,
             camera,
             "film",
-            take_request(production, shot, variant_number, work.line.profile),
-            subject=Subject(of=shot.id, variant_number=variant_number, take_number=take_number),
+            request,
+            subject=subject,
+            shared=talks,
         )
         if camera.hosting is not None:
             await busy.enter_async_context(desk)

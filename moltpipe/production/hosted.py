@@ -316,6 +316,8 @@ class HostedCall(Generic[RequestT, ResultT]):
         database, account = self.line.database, self.hosting.account
         match error.error_class:
             case ErrorClass.AMBIGUOUS:
+                # Five in a row stop the account for a while: each of them may need a person.
+                await written(database, accounts.note_fault, account, error.message)
                 return await written(database, calls.mark_ambiguous, call.id, error.message)
             case ErrorClass.RETRY_SAFE | ErrorClass.THROTTLED if self._sendings < SENDINGS:
                 if error.error_class is ErrorClass.THROTTLED or error.retry_after_s is not None:
@@ -328,6 +330,9 @@ class HostedCall(Generic[RequestT, ResultT]):
                 await written(database, accounts.note_fault, account, error.message)
             case _:
                 pass
+        if error.job is not None:
+            # Accepted, answered, and of no use: with the id on its row the request is not made again by itself.
+            await self._submitted(call.id, ExternalId(error.job))
         return await self._failed(call, error)
 
     def _pause_s(self, error: EngineError) -> float:
@@ -346,6 +351,9 @@ class HostedCall(Generic[RequestT, ResultT]):
                 return await written(self.line.database, calls.mark_unsent, call.id)
             if not isinstance(found, Whereabouts):
                 return await self._submitted(call.id, found)
+            if self.intent.quote_usd == 0 and self._sendings < SENDINGS:
+                # What costs nothing may be made twice: a server of one's own needs no person for each of its faults.
+                return await written(self.line.database, calls.mark_unsent, call.id)
             if call.state is CallState.SUBMITTING:
                 why = call.error or "the process ended while the request was leaving"
                 await written(self.line.database, calls.mark_ambiguous, call.id, why)

@@ -90,6 +90,7 @@ async def _voice(work: Work, shot: Shot, request: LineRequest) -> Voiceover:
         "speak",
         request,
         subject=Subject(of=shot.id, take_number=take_number),
+        shared=True,
     )
 
     def ingest() -> Voiceover:

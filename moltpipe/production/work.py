@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from moltpipe.engines.errors import EngineError, ErrorClass
 from moltpipe.ledger import jobs
 from moltpipe.ledger.database import DatabaseUnavailable
 from moltpipe.ledger.jobs import Superseded
@@ -24,6 +25,9 @@ from moltpipe.studio.records import Claim, Production
 
 AFTER_AN_OUTAGE = timedelta(seconds=15)
 """The pause before work that lost its database goes on."""
+AFTER_A_PROVIDERS_OUTAGE = timedelta(seconds=60)
+"""The same for work whose provider could not be reached, or had no place, for as long as a run waits."""
+_LATER = (ErrorClass.RETRY_SAFE, ErrorClass.THROTTLED)
 
 
 class Postponed(Exception):
@@ -108,6 +112,8 @@ def worth_another_try_at(error: BaseException) -> datetime | None:
         return error.until
     if isinstance(error, DatabaseUnavailable):
         return datetime.now(UTC) + AFTER_AN_OUTAGE
+    if isinstance(error, EngineError) and error.error_class in _LATER:
+        return datetime.now(UTC) + AFTER_A_PROVIDERS_OUTAGE
     if isinstance(error, SomeFailed):
         times = [worth_another_try_at(one.error) for one in error.failed]
         known = [time for time in times if time is not None]

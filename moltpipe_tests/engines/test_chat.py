@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -83,6 +84,18 @@ class Troubled(FakeChat):
             self.fault(self.trouble)
             self.trouble = None
         return super().handle(seen)
+
+
+class Curt(FakeChat):
+    """Answers everything with 200 and the same document."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        super().__init__(latency_s=0)
+        self.document = document
+
+    def handle(self, seen: Seen) -> Answer:
+        super().handle(seen)
+        return Answer(200, self.document)
 
 
 # A call that goes well ------------------------------------------------------------------------------------------------
@@ -201,13 +214,59 @@ async def test_a_draft_that_stays_bad_fails_with_its_faults_and_the_cost_of_both
     groq: FakeChat, engine: Engines
 ) -> None:
     groq.fault(Fault.JOB_FAILS, code="unknown_anchor", times=2)
-    error = await failure(engine(groq))
+    ordered = order()
+    error = await failure(engine(groq), ordered)
     assert error.error_class is ErrorClass.PROVIDER_FAULT
+    assert error.job == f"{ordered.call_id}:chatcmpl-2"
     assert error.cost_usd == 2 * ONE_ROUND
     assert "LOC_NOWHERE" in error.message
     assert len(groq.seen) == 2
     await written(engine(groq))
     assert rounds_seen(groq) == [2, 4, 2], "a new call takes up no draft that was given up"
+
+
+async def test_a_draft_that_stays_no_json_of_the_schema_names_its_job_although_groq_does_not(
+    groq: FakeChat, engine: Engines
+) -> None:
+    groq.fault(Fault.JOB_FAILS, code="json_validate_failed", times=2)
+    ordered = order()
+    error = await failure(engine(groq), ordered)
+    assert (error.error_class, error.cost_usd) == (ErrorClass.PROVIDER_FAULT, None)
+    assert error.job is not None
+    assert re.fullmatch(f"{ordered.call_id}:[0-9a-f]+", error.job)
+
+
+async def test_a_repair_that_is_refused_for_good_names_the_draft_and_its_cost(engine: Engines) -> None:
+    provider, ordered = Troubled(Fault.INVALID), order()
+    with serving(provider):
+        error = await failure(engine(provider), ordered)
+    assert error.error_class is ErrorClass.INVALID_INPUT
+    assert (error.job, error.cost_usd) == (f"{ordered.call_id}:chatcmpl-1", ONE_ROUND)
+
+
+@pytest.mark.parametrize("way", ["length", "refusal", "no_choices"])
+async def test_a_repair_that_is_cut_off_or_withheld_names_its_own_answer_and_the_cost_of_both_rounds(
+    groq: FakeChat, engine: Engines, way: str
+) -> None:
+    groq.fault(Fault.JOB_FAILS, code="unknown_anchor")
+    groq.fault(Fault.JOB_FAILS, code=way)
+    ordered = order()
+    error = await failure(engine(groq), ordered)
+    assert (error.job, error.cost_usd) == (f"{ordered.call_id}:chatcmpl-2", 2 * ONE_ROUND)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [Fault.THROTTLED, Fault.UNAVAILABLE, Fault.UNAUTHORIZED, Fault.NO_CREDIT, Fault.ERROR_500, Fault.DROP_AFTER],
+)
+async def test_a_repair_that_may_still_be_had_names_no_job_as_the_draft_is_kept(
+    engine: Engines, trouble: Fault
+) -> None:
+    provider = Troubled(trouble)
+    with serving(provider):
+        assert (await failure(engine(provider))).job is None
+        await written(engine(provider))
+    assert rounds_seen(provider) == [2, 4, 4]
 
 
 @pytest.mark.parametrize("trouble", [Fault.THROTTLED, Fault.UNAVAILABLE])
@@ -258,7 +317,7 @@ async def test_after_a_success_the_same_request_is_written_anew(groq: FakeChat, 
     [
         (Fault.DROP_BEFORE, ErrorClass.AMBIGUOUS, 0),
         (Fault.DROP_AFTER, ErrorClass.AMBIGUOUS, 1),
-        (Fault.ERROR_500, ErrorClass.PROVIDER_FAULT, 0),
+        (Fault.ERROR_500, ErrorClass.AMBIGUOUS, 0),
         (Fault.ERROR_502, ErrorClass.AMBIGUOUS, 1),
         (Fault.UNAVAILABLE, ErrorClass.RETRY_SAFE, 0),
         (Fault.UNAUTHORIZED, ErrorClass.AUTH, 0),
@@ -272,7 +331,9 @@ async def test_every_failure_has_its_class(
     groq: FakeChat, engine: Engines, fault: Fault, error_class: ErrorClass, billed: int
 ) -> None:
     groq.fault(fault)
-    assert (await failure(engine(groq))).error_class is error_class
+    error = await failure(engine(groq))
+    assert error.error_class is error_class
+    assert (error.job is not None) == (fault is Fault.FILTERED), "only a request that was answered has a job"
     assert (groq.billed, len(groq.seen)) == (billed, 1)
 
 
@@ -293,19 +354,37 @@ async def test_the_words_of_xai_are_understood(engine: Engines, fault: Fault, er
 
 
 @pytest.mark.parametrize(
-    ("way", "error_class", "cost"),
+    ("way", "error_class"),
     [
-        ("length", ErrorClass.PROVIDER_FAULT, ONE_ROUND),
-        ("refusal", ErrorClass.FILTERED, ONE_ROUND),
-        ("no_choices", ErrorClass.PROVIDER_FAULT, None),
+        ("length", ErrorClass.PROVIDER_FAULT),
+        ("refusal", ErrorClass.FILTERED),
+        ("no_choices", ErrorClass.PROVIDER_FAULT),
     ],
 )
-async def test_an_answer_that_is_cut_off_or_withheld_is_not_sent_back(
-    groq: FakeChat, engine: Engines, way: str, error_class: ErrorClass, cost: Decimal | None
+async def test_an_answer_that_is_cut_off_or_withheld_is_not_sent_back_and_names_its_job_and_cost(
+    groq: FakeChat, engine: Engines, way: str, error_class: ErrorClass
 ) -> None:
     groq.fault(Fault.JOB_FAILS, code=way)
-    error = await failure(engine(groq))
-    assert (error.error_class, error.cost_usd, len(groq.seen)) == (error_class, cost, 1)
+    ordered = order()
+    error = await failure(engine(groq), ordered)
+    assert (error.error_class, len(groq.seen)) == (error_class, 1)
+    assert (error.job, error.cost_usd) == (f"{ordered.call_id}:chatcmpl-1", ONE_ROUND)
+
+
+@pytest.mark.parametrize("document", [{"choices": []}, {"error": {"message": "upstream failed"}}])
+async def test_an_answer_with_neither_choices_nor_an_id_is_ambiguous(engine: Engines, document: dict[str, Any]) -> None:
+    provider = Curt(document)
+    with serving(provider):
+        error = await failure(engine(provider))
+    assert (error.error_class, error.job) == (ErrorClass.AMBIGUOUS, None)
+
+
+async def test_a_message_that_is_no_object_is_a_bad_draft(engine: Engines) -> None:
+    provider = Curt({"id": "1", "choices": [{"message": "Once upon a time"}]})
+    ordered = order()
+    with serving(provider):
+        error = await failure(engine(provider), ordered)
+    assert (error.error_class, error.job) == (ErrorClass.PROVIDER_FAULT, f"{ordered.call_id}:1")
 
 
 async def test_a_request_without_an_answer_in_time_is_ambiguous(groq: FakeChat, engine: Engines) -> None:

@@ -213,7 +213,7 @@ def test_a_quote_counts_the_characters_that_are_sent(provider: FakeElevenlabs, e
         (Fault.NO_CREDIT, ErrorClass.QUOTA, "quota_exceeded"),
         (Fault.INVALID, ErrorClass.INVALID_INPUT, "invalid_parameters"),
         (Fault.FILTERED, ErrorClass.FILTERED, "content_against_policy"),
-        (Fault.ERROR_500, ErrorClass.PROVIDER_FAULT, "internal_error"),
+        (Fault.ERROR_500, ErrorClass.AMBIGUOUS, "internal_error"),
         (Fault.UNAVAILABLE, ErrorClass.RETRY_SAFE, "service_unavailable"),
     ],
 )

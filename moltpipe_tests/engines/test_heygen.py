@@ -231,7 +231,7 @@ async def test_a_voiceover_that_heygen_cannot_fetch_is_invalid_input(
         (Fault.INVALID, ErrorClass.INVALID_INPUT),
         (Fault.THROTTLED, ErrorClass.THROTTLED),
         (Fault.UNAVAILABLE, ErrorClass.RETRY_SAFE),
-        (Fault.ERROR_500, ErrorClass.PROVIDER_FAULT),
+        (Fault.ERROR_500, ErrorClass.AMBIGUOUS),
     ],
 )
 async def test_what_heygen_refuses_is_named_and_not_billed(

@@ -22,7 +22,7 @@ from moltpipe.studio.screenplay import NARRATOR
 from moltpipe_tests.engines.orders import order
 from moltpipe_tests.fakes.media import speech_seconds
 from moltpipe_tests.fakes.openai import VOICES, FakeOpenai, spoken_tokens
-from moltpipe_tests.fakes.server import Fault, Seen, serving
+from moltpipe_tests.fakes.server import Answer, Fault, Seen, serving
 
 KEY = "key-5ecretoa"
 TEXT = "Pay $100, Mara!"
@@ -162,6 +162,69 @@ async def test_the_departure_is_told_once_however_many_requests_leave(openai: Fa
     assert departures == [1]
 
 
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_server_that_refuses_to_hear_of_streams_is_asked_without_and_never_told_again(
+    engine: Engines, status: int
+) -> None:
+    provider, departures = FakeOpenai(latency_s=0, captions=False, strict=status), []
+    with serving(provider):
+        voice = engine(provider)
+        await spoken(voice, LINE, order(departed=lambda: departures.append(1)))
+        await spoken(voice, LineRequest(text="Another one.", speaker=NARRATOR))
+    sent = [seen.json() for seen in provider.seen if seen.path == "/v1/audio/speech"]
+    assert ["stream" in body for body in sent] == [True, False, False]
+    assert sent[1] == {name: value for name, value in sent[0].items() if name != "stream"}
+    assert departures == [1]
+    assert provider.billed == 2
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP_AFTER, Fault.ERROR_502])
+async def test_an_answer_lost_after_the_field_was_refused_is_ambiguous(engine: Engines, fault: Fault) -> None:
+    provider = FakeOpenai(latency_s=0, captions=False, strict=400)
+    provider.fault(fault)
+    with serving(provider):
+        assert (await failure(engine(provider))).error_class is ErrorClass.AMBIGUOUS
+    assert provider.billed == 1
+
+
+async def test_a_refusal_for_another_reason_is_sent_once(openai: FakeOpenai, engine: Engines) -> None:
+    openai.fault(Fault.INVALID)
+    assert (await failure(engine(openai))).error_class is ErrorClass.INVALID_INPUT
+    assert asked(openai) == ["POST /dev/captioned_speech", "POST /v1/audio/speech"]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant", "streams"),
+    [
+        ("stream quoted with the rest", ErrorClass.INVALID_INPUT, [True, False, True]),
+        ("content_policy_violation", ErrorClass.FILTERED, [True, True]),
+    ],
+)
+async def test_a_refusal_that_only_quotes_the_field_changes_nothing_for_the_next_line(
+    engine: Engines, word: str, meant: ErrorClass, streams: list[bool]
+) -> None:
+    class Quoting(FakeOpenai):
+        """Quotes the line that it refuses."""
+
+        refuses = True
+
+        def handle(self, seen: Seen) -> Answer:
+            if self.refuses and seen.path == "/v1/audio/speech":
+                error = {"message": f"refused: {seen.json()['input']}", "type": "invalid_request_error", "code": word}
+                return Answer(400, {"error": error})
+            return super().handle(seen)
+
+    provider = Quoting(latency_s=0, captions=False)
+    with serving(provider):
+        voice = engine(provider)
+        error = await failure(voice, LineRequest(text="The stream is dry.", speaker=NARRATOR))
+        provider.refuses = False
+        await voice.submit(LINE, order())
+    assert error.error_class is meant
+    assert ["stream" in seen.json() for seen in provider.seen if seen.path == "/v1/audio/speech"] == streams
+    assert provider.billed == 1
+
+
 async def test_a_server_of_ones_own_is_sent_no_authorization(kokoro: FakeOpenai, engine: Engines) -> None:
     await engine(kokoro).submit(MARA, order())
     assert not any("authorization" in seen.headers for seen in kokoro.seen)
@@ -278,7 +341,7 @@ def test_a_quote_counts_the_characters_that_are_sent(openai: FakeOpenai, engine:
         (Fault.NO_CREDIT, ErrorClass.QUOTA),
         (Fault.INVALID, ErrorClass.INVALID_INPUT),
         (Fault.FILTERED, ErrorClass.FILTERED),
-        (Fault.ERROR_500, ErrorClass.PROVIDER_FAULT),
+        (Fault.ERROR_500, ErrorClass.AMBIGUOUS),
         (Fault.UNAVAILABLE, ErrorClass.RETRY_SAFE),
         (Fault.THROTTLED, ErrorClass.THROTTLED),
     ],
@@ -295,7 +358,7 @@ async def test_each_refusal_means_what_openai_says(
     ("fault", "meant"),
     [
         (Fault.INVALID, ErrorClass.INVALID_INPUT),
-        (Fault.ERROR_500, ErrorClass.PROVIDER_FAULT),
+        (Fault.ERROR_500, ErrorClass.AMBIGUOUS),
         (Fault.THROTTLED, ErrorClass.THROTTLED),
     ],
 )

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from syrupy.assertion import SnapshotAssertion
 
 from moltpipe.engines.errors import EngineError, ErrorClass, JobOver
-from moltpipe.engines.predictions import Predictions, cancel_after, creation, first_url
+from moltpipe.engines.predictions import MOST_LOOKS, Predictions, cancel_after, creation, first_url
 from moltpipe.engines.protocols import Download, ExternalId, Filmed, Progress, TakeRequest, Whereabouts
 from moltpipe.engines.replicate import Replicate, filming
 from moltpipe.engines.signatures import replicate_key, replicate_notice
@@ -530,6 +530,100 @@ async def test_among_forgotten_inputs_nobody_can_tell(fake: FakeReplicate, take:
     fake.remove_data(fake.made_elsewhere({"prompt": "rain"}, VEO))
 
     assert await camera(fake).find(take(), order()) is Whereabouts.UNKNOWN
+
+
+def looked_at(fake: FakeReplicate) -> list[str]:
+    """The predictions that were looked at by themselves, in order."""
+    paths = [seen.path for seen in fake.seen if seen.method == "GET"]
+    return [path.rpartition("/")[2] for path in paths if path.startswith("/v1/predictions/")]
+
+
+async def test_a_list_without_inputs_is_read_prediction_by_prediction(fake: FakeReplicate, take: TakeRequests) -> None:
+    fake.lists_inputs = False
+    engine, wanted = camera(fake), order()
+    fake.fault(Fault.DROP_AFTER)
+    with pytest.raises(EngineError):
+        await engine.submit(take(), wanted)
+    for seed in range(3):
+        await engine.submit(take(seed=100 + seed), order())
+
+    found = await engine.find(take(), wanted)
+
+    assert looked_at(fake)[-1:] == [found]
+    assert await engine.find(take(seed=9), wanted) is Whereabouts.NOT_THERE
+    assert fake.billed_twice == []
+
+
+async def test_only_what_may_be_ours_is_looked_at_and_the_nearest_first(
+    fake: FakeReplicate, take: TakeRequests
+) -> None:
+    fake.lists_inputs = False
+    given = filming(VEO, take()).given
+    of_another_call = fake.made_elsewhere(given, VEO)
+    fake.made_elsewhere(given, VEO, source="web")
+    fake.made_elsewhere(given, "google/veo-3.1")
+    later = fake.made_elsewhere({"prompt": "rain"}, VEO)
+    ours = fake.made_elsewhere(given, VEO, age=timedelta(seconds=20))
+    earlier = fake.made_elsewhere(given, VEO, age=timedelta(seconds=40))
+    nearest = fake.made_elsewhere({"prompt": "fog"}, VEO, age=timedelta(seconds=22))
+    wanted = order(left_at=datetime.now(UTC) - timedelta(seconds=22), others=frozenset({of_another_call}))
+
+    assert await camera(fake).find(take(), wanted) == ours
+    assert looked_at(fake) == [nearest, ours]
+
+    assert await camera(fake).find(take(seed=9), wanted) is Whereabouts.NOT_THERE
+    assert looked_at(fake)[2:] == [nearest, ours, earlier, later]
+
+
+async def test_an_input_that_a_look_does_not_tell_either_leaves_it_unknown(
+    fake: FakeReplicate, take: TakeRequests
+) -> None:
+    fake.lists_inputs = False
+    fake.remove_data(fake.made_elsewhere({"prompt": "rain"}, VEO))
+
+    assert await camera(fake).find(take(), order()) is Whereabouts.UNKNOWN
+
+    job = await camera(fake).submit(take(), order())
+    assert await camera(fake).find(take(), order()) == job
+
+
+async def test_more_predictions_without_inputs_than_are_looked_at_say_nothing(
+    fake: FakeReplicate, take: TakeRequests
+) -> None:
+    fake.lists_inputs = False
+    for seed in range(MOST_LOOKS + 1):
+        fake.made_elsewhere({"prompt": "rain", "seed": seed}, VEO)
+
+    assert await camera(fake).find(take(), order()) is Whereabouts.UNKNOWN
+    assert len(looked_at(fake)) == MOST_LOOKS
+
+
+async def test_a_prediction_that_cannot_be_looked_at_is_an_error_and_not_another_s(
+    fake: FakeReplicate, take: TakeRequests
+) -> None:
+    fake.lists_inputs = False
+    job = await camera(fake).submit(take(), order())
+    fake.fault(Fault.POLL_FAILS)
+
+    with pytest.raises(EngineError) as caught:
+        await camera(fake).find(take(), order())
+
+    assert caught.value.error_class is ErrorClass.RETRY_SAFE
+    assert await camera(fake).find(take(), order()) == job
+
+
+async def test_a_listed_prediction_that_is_gone_leaves_it_unknown(take: TakeRequests) -> None:
+    class Forgetful(FakeReplicate):
+        """Lists a prediction that it does not know any more."""
+
+        def handle(self, seen: Seen) -> Answer:
+            gone = seen.path.startswith("/v1/predictions/")
+            return self.refusal(404, "") if gone else super().handle(seen)
+
+    fake = Forgetful(lists_inputs=False)
+    with serving(fake):
+        fake.made_elsewhere({"prompt": "rain"}, VEO)
+        assert await camera(fake).find(take(), order()) is Whereabouts.UNKNOWN
 
 
 async def test_without_a_list_nobody_can_tell(fake: FakeReplicate, take: TakeRequests) -> None:

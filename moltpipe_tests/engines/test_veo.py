@@ -133,7 +133,7 @@ def test_a_quote_is_for_the_seconds_that_are_filmed(veo: Veo, google: FakeVeo, t
         (Fault.INVALID, ErrorClass.INVALID_INPUT),
         (Fault.THROTTLED, ErrorClass.THROTTLED),
         (Fault.UNAVAILABLE, ErrorClass.RETRY_SAFE),
-        (Fault.ERROR_500, ErrorClass.PROVIDER_FAULT),
+        (Fault.ERROR_500, ErrorClass.AMBIGUOUS),
     ],
 )
 async def test_what_google_refuses_is_named_and_not_billed(

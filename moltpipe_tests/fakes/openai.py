@@ -22,7 +22,8 @@ OWN_VOICES = ("alloy", "ash", "coral", "echo", "fable", "nova", "onyx", "sage", 
 MOST_CHARACTERS = 4096
 _TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 _FIELDS = frozenset({"model", "input", "voice", "response_format", "speed"})
-_OWN_FIELDS = _FIELDS | {"instructions", "stream_format", "stream"}
+_DOCUMENTED_FIELDS = _FIELDS | {"instructions", "stream_format"}
+_OWN_FIELDS = _DOCUMENTED_FIELDS | {"stream"}
 _KOKORO_FIELDS = _FIELDS | {"stream", "lang_code", "volume_multiplier", "normalization_options", "return_download_link"}
 _CAPTIONED_FIELDS = _KOKORO_FIELDS | {"return_timestamps"}
 _WORDS = {
@@ -37,15 +38,22 @@ _WORDS = {
 
 
 class FakeOpenai(Provider):
-    """Speaks. `captions` False makes it OpenAI; `timestamps` False says null for them, as older versions do."""
+    """Speaks. `captions` False makes it OpenAI; `timestamps` False says null for them, as older versions do.
+
+    `strict` is the status with which `/audio/speech` refuses fields that OpenAI does not document: 400 in OpenAI's
+    own words, 422 in FastAPI's. None lets `stream` pass, for which Kokoro-FastAPI has a meaning.
+    """
 
     prefix = "openai"
 
-    def __init__(self, *, latency_s: float = 0.2, captions: bool = True, timestamps: bool = True) -> None:
+    def __init__(
+        self, *, latency_s: float = 0.2, captions: bool = True, timestamps: bool = True, strict: int | None = None
+    ) -> None:
         super().__init__()
         self.latency_s = latency_s
         self.captions = captions
         self.timestamps = timestamps
+        self.strict = strict
         self.limits: dict[str, str] = {}
         """Headers that go with a 429."""
         self._numbers = count(1)
@@ -82,6 +90,9 @@ class FakeOpenai(Provider):
 
     def _speak(self, seen: Seen, *, captioned: bool) -> Answer:
         body = seen.json()
+        unknown = sorted(set(body) - _DOCUMENTED_FIELDS)
+        if self.strict is not None and not captioned and unknown:
+            return _unknown_field(self.strict, unknown[0], body)
         known = _CAPTIONED_FIELDS if captioned else _KOKORO_FIELDS if self.captions else _OWN_FIELDS
         voices = {*VOICES, *OWN_VOICES} if self.captions else {*OWN_VOICES}
         spoken_by = set(re.split(r"[+-]", re.sub(r"\([^)]*\)", "", body.get("voice", ""))))
@@ -114,6 +125,14 @@ class FakeOpenai(Provider):
                 "timestamps": spoken_tokens(body["input"]) if self.timestamps else None,
             },
         )
+
+
+def _unknown_field(status: int, name: str, body: Mapping[str, Any]) -> Answer:
+    if status == 422:
+        wrong = {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted"}
+        return Answer(status, {"detail": [{**wrong, "input": body[name]}]})
+    message = f"Unrecognized request argument supplied: {name}"
+    return Answer(status, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}})
 
 
 def spoken_tokens(text: str) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """A small Replicate: predictions of a few models, their list, deadlines, webhooks with real signatures, and files.
 
 As strict as the real one: an input that a model does not have is refused with 422, a missing key with 401, and its
-errors are problem documents. Its list shows inputs, newest first, in pages. What the documentation leaves open (what
-cancelling a prediction that is over answers, the words of most refusals) is made up here.
+errors are problem documents. Its list is newest first, in pages, with inputs or without. What the documentation leaves
+open (what cancelling a prediction that is over answers, the words of most refusals) is made up here.
 """
 
 from __future__ import annotations
@@ -166,6 +166,7 @@ class FakeReplicate(Provider):
         webhook_times: int = 1,
         page_size: int = 100,
         listing_lag_s: float = 0.0,
+        lists_inputs: bool = True,
         hurry: float = 1.0,
         size: tuple[int, int] = (320, 180),
     ) -> None:
@@ -173,7 +174,9 @@ class FakeReplicate(Provider):
 
         `key` is the only one that is let in, None lets in any. `webhook_early` sends a prediction's webhook before
         its creation is answered. `listing_lag_s` is how much later than its creation the list shows a prediction.
-        `hurry` is by how much deadlines run faster than their header says. `size` is that of every film, in pixels.
+        `lists_inputs` False makes the list leave out inputs, and whether they are removed, as some of the
+        documentation's examples do. `hurry` is by how much deadlines run faster than their header says. `size` is
+        that of every film, in pixels.
         """
         super().__init__()
         self.latency_s = latency_s
@@ -183,6 +186,7 @@ class FakeReplicate(Provider):
         self.webhook_times = webhook_times
         self.page_size = page_size
         self.listing_lag_s = listing_lag_s
+        self.lists_inputs = lists_inputs
         self.hurry = hurry
         self.size = size
         self.lists = True
@@ -343,9 +347,13 @@ class FakeReplicate(Provider):
                 document={
                     "previous": None,
                     "next": f"{self.base}/v1/predictions?{urlencode(more)}" if more else None,
-                    "results": [self._document(made) for made in page],
+                    "results": [self._entry(made) for made in page],
                 }
             )
+
+    def _entry(self, made: Prediction) -> dict[str, Any]:
+        left_out = () if self.lists_inputs else ("input", "output", "data_removed")
+        return {name: value for name, value in self._document(made).items() if name not in left_out}
 
     def _document(self, made: Prediction) -> dict[str, Any]:
         made.settle(time.monotonic())

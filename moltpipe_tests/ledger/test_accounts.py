@@ -125,6 +125,14 @@ def test_after_its_deadline_a_lost_call_takes_no_place(db: sa.Connection) -> Non
     started(db, alone)
 
 
+def test_a_call_that_waits_for_a_person_does_not_stop_the_others(db: sa.Connection) -> None:
+    alone = StartLimits(1, timedelta(0), timedelta(hours=1))
+    mark_ambiguous(db, started(db, alone).id, "no answer")
+    assert isinstance(start(db, alone), NotYet)
+    db.execute(sa.text("UPDATE provider_jobs SET left_at = left_at - interval '181 seconds'"))
+    started(db, alone)
+
+
 def test_accounts_do_not_wait_for_each_other(db: sa.Connection) -> None:
     alone = StartLimits(1, SECOND, MINUTE)
     started(db, alone)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
+from moltpipe.engines.errors import EngineError
 from moltpipe.engines.protocols import Download
+from moltpipe.ledger.calls import GivenUp
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.shots import ShotsInUse
@@ -26,11 +28,11 @@ from moltpipe_tests.fakes.heygen import FakeHeygen
 from moltpipe_tests.fakes.ltx2 import FakeLtx2
 from moltpipe_tests.fakes.openai import FakeOpenai
 from moltpipe_tests.fakes.replicate import FakeReplicate
-from moltpipe_tests.fakes.server import Provider, serving
+from moltpipe_tests.fakes.server import Fault, Provider, serving
 from moltpipe_tests.fakes.stock import FakeStock
 from moltpipe_tests.fakes.veo import FakeVeo
 from moltpipe_tests.production.hosted_settings import of_engine
-from moltpipe_tests.production.one_shot_episode import one_shot_episode
+from moltpipe_tests.production.one_shot_episode import add_shot, one_shot_episode
 from moltpipe_tests.stories import a_series
 
 
@@ -148,3 +150,42 @@ async def test_a_script_that_cannot_be_put_in_its_place_is_not_paid_for(
 
 def test_an_address_of_a_result_is_not_shown_by_its_repr() -> None:
     assert "secret" not in repr(Download("https://host.example/file?sig=secret"))
+
+
+async def test_the_variants_of_somebody_who_only_talks_are_one_clip_and_paid_for_once(
+    database: Database, database_url: str, environment: dict[str, str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episode = a_series(database)[0]
+    with psycopg.connect(database_url) as db:
+        add_shot(db, episode.id, 1)
+    fake = FakeHeygen()
+    with serving(fake):
+        for name, value in (environment | of_engine("CAMERA", "heygen", fake.base)).items():
+            monkeypatch.setenv(name, value)
+        with open_line(load_settings(), store) as line:
+            async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+                await voice_shots(work, regenerate=False)
+            async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+                assert len((await film_shots(work, regenerate=False)).filmed_now) == 4
+    assert fake.billed == 1
+
+
+async def test_a_draft_that_was_paid_for_and_is_of_no_use_is_not_bought_again_by_itself(
+    database: Database, environment: dict[str, str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episode = a_series(database)[2]
+    chat = FakeChat()
+    chat.fault(Fault.JOB_FAILS, 2, code="too_few_shots")
+    with serving(chat):
+        for name, value in (environment | of_engine("SCREENWRITER", "chat", f"{chat.base}/v1")).items():
+            monkeypatch.setenv(name, value)
+        with open_line(load_settings(), store) as line:
+            with pytest.raises(EngineError):
+                async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+                    await write_episode(work, regenerate=False)
+            billed = chat.billed
+            assert billed == 2
+            with pytest.raises(GivenUp, match="--resubmit"):
+                async with work_on(line, episode.partition_key, process_uuid="another-run") as work:
+                    await write_episode(work, regenerate=False)
+            assert chat.billed == billed
