@@ -11,7 +11,6 @@ let the webhook finish the call, made a webhook and a poll finish the same job t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -21,29 +20,11 @@ from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.schema import provider_events, provider_jobs
 
-CHANNEL = "moltpipe_provider_events"
-"""Where Postgres tells listeners of each new event; what is told is the job's external id."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a provider said of one of its jobs."""
-
-    id: UUID
-    provider: str
-    event_id: str
-    external_id: str
-    call_id: UUID | None
-    """The call that the event names; None where it names none."""
-    status: str
-    """The provider's own word."""
-    received_at: datetime
-
 
 def record_event(
     db: Connection, provider: str, event_id: str, external_id: str, call_id: UUID | None, status: str
 ) -> bool:
-    """Put an event into the inbox and tell `CHANNEL`. False when the same one is there already."""
+    """Put an event into the inbox. False when the same one is there already."""
     recorded = db.execute(
         insert(provider_events)
         .values(
@@ -57,20 +38,7 @@ def record_event(
         .on_conflict_do_nothing(index_elements=["provider", "event_id"])
         .returning(provider_events.c.id)
     ).one_or_none()
-    if recorded is None:
-        return False
-    db.execute(sa.select(sa.func.pg_notify(CHANNEL, external_id)))
-    return True
-
-
-def events_for(db: Connection, *, call_id: UUID, external_id: str | None, since: datetime) -> list[Event]:
-    """The events that name a call or its job and were received at `since` or later, the oldest first."""
-    rows = db.execute(
-        sa.select(provider_events)
-        .where(provider_events.c.received_at >= since, _about([call_id], [external_id]))
-        .order_by(provider_events.c.received_at, provider_events.c.id)
-    )
-    return [Event(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name
+    return recorded is not None
 
 
 def has_news(db: Connection, calls: Sequence[tuple[UUID, str | None]], since: datetime) -> set[UUID]:

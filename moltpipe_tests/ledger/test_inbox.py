@@ -4,13 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.database import Database
-from moltpipe.ledger.inbox import CHANNEL, events_for, external_id_of, has_news, record_event
+from moltpipe.ledger.inbox import external_id_of, has_news, record_event
 from moltpipe_tests.ledger.beginnings import await_a_waiter, one
 
 CALL = UUID("5f2d9a52-6a0e-4c7e-9f2b-0d7c1f6f2b11")
@@ -52,7 +51,7 @@ def call_with(db: Connection, external_id: str) -> UUID:
 
 def test_an_event_is_kept_as_it_came(transaction: Connection, start: datetime) -> None:
     assert record(transaction, call=CALL)
-    (event,) = events_for(transaction, call_id=CALL, external_id=None, since=start)
+    (event,) = transaction.execute(sa.text("SELECT * FROM provider_events"))
     assert (event.provider, event.event_id, event.external_id, event.call_id, event.status) == (
         "replicate", "msg_1", "p1", CALL, "succeeded",
     )  # fmt: skip
@@ -70,22 +69,9 @@ def test_two_providers_may_use_the_same_event_id(transaction: Connection) -> Non
     assert record(transaction, provider="heygen")
 
 
-def test_events_are_found_by_call_and_by_job_the_oldest_first(transaction: Connection, start: datetime) -> None:
-    record(transaction, "msg_1", call=CALL, job="p1")
-    record(transaction, "msg_2", call=None, job="p1")
-    record(transaction, "msg_3", call=uuid4(), job="p3")
-
-    def found(external_id: str | None) -> list[str]:
-        return [event.event_id for event in events_for(transaction, call_id=CALL, external_id=external_id, since=start)]
-
-    assert found("p1") == ["msg_1", "msg_2"]
-    assert found(None) == ["msg_1"]
-
-
 def test_older_events_are_no_news(transaction: Connection, start: datetime) -> None:
     record(transaction, call=CALL)
     since = clock(transaction)
-    assert events_for(transaction, call_id=CALL, external_id="p1", since=since) == []
     assert has_news(transaction, [(CALL, "p1")], since) == set()
     assert has_news(transaction, [(CALL, "p1")], start) == {CALL}
 
@@ -121,16 +107,6 @@ def test_the_id_of_another_calls_job_rescues_nobody(transaction: Connection) -> 
     record(transaction, "msg_2", call=other, job="p1")
     assert external_id_of(transaction, CALL) is None
     assert external_id_of(transaction, other) == "p1"
-
-
-def test_whoever_listens_hears_of_a_new_event_once(database: Database, database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as listener:
-        listener.execute(f"LISTEN {CHANNEL}")
-        for event_id, job in [("msg_1", "p1"), ("msg_1", "p1"), ("msg_2", "p2")]:
-            with database.begin() as db:
-                record(db, event_id, job=job)
-        heard = [told.payload for told in listener.notifies(timeout=10, stop_after=2)]
-    assert heard == ["p1", "p2"]
 
 
 def test_two_deliveries_at_once_are_one_event(database: Database) -> None:

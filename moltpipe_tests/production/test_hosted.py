@@ -22,12 +22,14 @@ from pydantic import SecretStr
 
 from moltpipe.engines.elevenlabs import Elevenlabs
 from moltpipe.engines.errors import EngineError, ErrorClass
+from moltpipe.engines.protocols import Whereabouts
 from moltpipe.engines.replicate import Replicate
 from moltpipe.engines.transfer import Limits
 from moltpipe.engines.veo import Veo
 from moltpipe.ledger import accounts, calls, repairs
 from moltpipe.ledger.calls import GivenUp
 from moltpipe.ledger.database import Database, DatabaseUnavailable
+from moltpipe.ledger.inbox import record_event
 from moltpipe.ledger.jobs import Superseded, load_jobs
 from moltpipe.ledger.slots import EngineSlots
 from moltpipe.ledger.spending import BudgetReached, Caps
@@ -39,7 +41,9 @@ from moltpipe.production.line import Line
 from moltpipe.production.partial import SomeFailed
 from moltpipe.production.voicing import line_request, voice_shots
 from moltpipe.production.work import work_on
-from moltpipe.settings import ElevenlabsAccount, ReplicateAccount, VeoAccount
+from moltpipe.runtime.webhooks import receivers, webhooks_app
+from moltpipe.runtime.webhooks import serving as serving_webhooks
+from moltpipe.settings import ElevenlabsAccount, ReplicateAccount, Settings, VeoAccount
 from moltpipe.studio.records import Episode
 from moltpipe.studio.screenplay import spoken_line
 from moltpipe_tests.fakes.elevenlabs import FakeElevenlabs
@@ -537,3 +541,40 @@ async def test_a_superseded_process_spends_nothing(on_set: Set, monkeypatch: pyt
     with pytest.raises(Superseded):
         await superseded
     assert on_set.submissions() == 0
+
+
+async def test_a_webhook_wakes_the_run_that_waits_long_before_its_next_look(
+    line: Line, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = FakeReplicate(latency_s=0.5)
+    secret = ReplicateAccount(webhook_secret=SecretStr(provider.webhook_secret))
+    inbox = webhooks_app(receivers(Settings(replicate=secret)), line.database, lambda _: None)
+    with serving(provider), serving_webhooks(inbox, "127.0.0.1", 0) as address:
+        account = ReplicateAccount(base_url=f"{provider.base}/v1", api_key=SecretStr(KEY), start_delay_ms=0)
+        camera = Replicate(account)
+        assert camera.hosting is not None
+        patient = replace(camera.hosting, first_look=timedelta(minutes=10), longest_pause=timedelta(minutes=10))
+        monkeypatch.setattr(camera, "hosting", patient)
+        woken = replace(line, crew=replace(line.crew, camera=camera), webhooks_url=address)
+        on_set = Set(woken, one_shot_episode(line.database, database_url), provider, database_url)
+        assert await asyncio.wait_for(on_set.film(), 60) == 1
+
+
+async def test_a_lost_id_is_found_in_the_inbox_where_the_provider_cannot_be_asked(
+    on_set: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cannot_say(*_: object) -> Whereabouts:
+        return Whereabouts.UNKNOWN
+
+    monkeypatch.setattr(on_set.line.crew.camera, "find", cannot_say)
+    on_set.provider.fault(Fault.DROP_AFTER)
+    doubt = await on_set.refusal()
+    assert isinstance(doubt, EngineError)
+    assert doubt.error_class is ErrorClass.AMBIGUOUS
+    (call,) = on_set.calls()
+    assert isinstance(on_set.provider, FakeReplicate)
+    (job,) = on_set.provider.predictions
+    with on_set.line.database.begin() as db:
+        record_event(db, "replicate", "msg_1", job, call["id"], "succeeded")
+    assert await on_set.film() == 1
+    assert on_set.provider.billed == 1
