@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from moltpipe.cli import main
-from moltpipe.settings import Settings, variable
+from moltpipe.settings import variables
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@pytest.fixture
-def moltpipe(
+def commands(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Moltpipe:
-    """Calls `moltpipe WORDS…`."""
-    for field in Settings.model_fields:
-        monkeypatch.delenv(variable(field), raising=False)
+    """Calls `moltpipe WORDS…` in an environment in which nothing is set but where the services are."""
+    for name in variables():
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MOLTPIPE_DATABASE_URL", database_url)
     monkeypatch.setenv("MOLTPIPE_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("MOLTPIPE_DATA_DIR", str(tmp_path / "data"))
@@ -61,3 +60,11 @@ def moltpipe(
         return Said(ended.value.code, printed.out, printed.err)
 
     return call
+
+
+@pytest.fixture
+def moltpipe(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Moltpipe:
+    """Calls `moltpipe WORDS…`."""
+    return commands(database_url, tmp_path, monkeypatch, capfd)

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from moltpipe import samples
-from moltpipe.cli import main
-from moltpipe.settings import variables
-from moltpipe_tests.cli.conftest import Moltpipe, Said
+from moltpipe_tests.cli.conftest import Moltpipe, commands
 
 SCRIPT = samples.sample_scripts()[0]
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -18,24 +15,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 @pytest.fixture
 def moltpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Moltpipe:
     """Calls `moltpipe WORDS…` where there is neither database nor store."""
-    for name in variables():
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MOLTPIPE_DATABASE_URL", "postgresql://nobody:nothing@127.0.0.1:1/nowhere")
-    monkeypatch.setenv("MOLTPIPE_S3_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("MOLTPIPE_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-
-    def call(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["moltpipe", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capfd.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Said(ended.value.code, printed.out, printed.err)
-
-    return call
+    return commands("postgresql://nobody:nothing@127.0.0.1:1/nowhere", tmp_path, monkeypatch, capfd)
 
 
 def test_an_estimate_needs_no_service_and_leaves_nothing_behind(moltpipe: Moltpipe, tmp_path: Path) -> None:

@@ -35,14 +35,7 @@ def run(crowd: Crowd, pipe: Pipe) -> None:
 
 async def _all(crowd: Crowd) -> tuple[int, int, list[str]]:
     settings = load_settings()
-    store = connect(
-        settings.s3_bucket,
-        settings.s3_endpoint_url,
-        access_key=os.environ["AWS_ACCESS_KEY_ID"],
-        secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
-        region=os.environ["AWS_REGION"],
-    )
-    with open_line(settings, store) as line:
+    with open_line(settings, connect(settings.s3_bucket, settings.s3_endpoint_url)) as line:
         async with work_on(line, crowd.partition_key, process_uuid=crowd.partition_key) as work:
             (shot,) = work.production.shots
             request = take_request(work.production, shot, 1, line.profile)

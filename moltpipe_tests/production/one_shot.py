@@ -74,14 +74,7 @@ def run(errand: Errand, pipe: Pipe) -> None:
 
 async def _make(errand: Errand) -> None:
     settings = load_settings()
-    store = connect(
-        settings.s3_bucket,
-        settings.s3_endpoint_url,
-        access_key=os.environ["AWS_ACCESS_KEY_ID"],
-        secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
-        region=os.environ["AWS_REGION"],
-    )
-    with open_line(settings, store) as line:
+    with open_line(settings, connect(settings.s3_bucket, settings.s3_endpoint_url)) as line:
         for engine in (line.crew.camera, line.crew.voice):
             if engine.hosting is not None:
                 # A lost request is looked for again once a listing has settled: soon, for one on this machine.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from moltpipe.ledger.calls import GivenUp
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.shots import ShotsInUse
+from moltpipe.media.sound import TARGET_LUFS, measure
 from moltpipe.production.cutting import cut_variants
 from moltpipe.production.filming import film_shots
 from moltpipe.production.line import open_line
@@ -106,6 +108,31 @@ async def test_a_later_episode_is_written_scored_and_cut_by_hosted_engines(
         made = load_production(db, episode.partition_key)
     assert made.score is not None
     assert (chat.billed, replicate.billed) == (1, 1)
+
+
+async def test_the_music_is_heard_where_nobody_speaks(
+    database: Database,
+    database_url: str,
+    environment: dict[str, str],
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    episode = one_shot_episode(database, database_url)
+    replicate = FakeReplicate()
+    with serving(replicate):
+        music = {"MOLTPIPE_COMPOSER": "musicgen"} | of_engine("UNUSED", "replicate", f"{replicate.base}/v1")
+        for name, value in (environment | music).items():
+            monkeypatch.setenv(name, value)
+        with open_line(load_settings(), store) as line:
+            for stage in (film_shots, cut_variants):
+                async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+                    await stage(work, regenerate=False)
+    with database.begin() as db:
+        made = load_production(db, episode.partition_key)
+    assert made.voiceovers == {}
+    loudness, _ = measure(store.get(made.variants[1].video, tmp_path / "cut.mp4"))
+    assert loudness == pytest.approx(TARGET_LUFS, abs=1.0)
 
 
 async def test_a_line_that_was_said_before_is_not_paid_for_again_except_as_a_new_take(

@@ -107,17 +107,23 @@ def one_shot(database: Database, database_url: str) -> str:
     return one_shot_episode(database, database_url).partition_key
 
 
+def against(make: Callable[..., Provider], role: str, path: str) -> SetUp:
+    """A new provider for every round: what an earlier one listed must not be found in a later one."""
+
+    @contextmanager
+    def set_up() -> Iterator[tuple[Provider, dict[str, str]]]:
+        provider = make(latency_s=0)
+        with serving(provider):
+            yield provider, of_engine(role, provider.prefix, f"{provider.base}{path}")
+
+    return set_up
+
+
 def test_where_the_provider_lists_its_jobs_every_kill_is_survived_without_a_person(
     one_shot: str, database_url: str, environment: dict[str, str]
 ) -> None:
-    @contextmanager
-    def set_up() -> Iterator[tuple[Provider, dict[str, str]]]:
-        provider = FakeReplicate(latency_s=0)
-        with serving(provider):
-            yield provider, of_engine("CAMERA", "replicate", f"{provider.base}/v1")
-
     studio = Studio(database_url, environment, "film", one_shot)
-    moments, left_to_a_person = kill_everywhere(studio, set_up, "takes")
+    moments, left_to_a_person = kill_everywhere(studio, against(FakeReplicate, "CAMERA", "/v1"), "takes")
     assert moments > 12
     assert left_to_a_person == []
 
@@ -125,14 +131,8 @@ def test_where_the_provider_lists_its_jobs_every_kill_is_survived_without_a_pers
 def test_where_it_does_not_only_the_moment_of_the_request_itself_needs_a_person(
     one_shot: str, database_url: str, environment: dict[str, str]
 ) -> None:
-    @contextmanager
-    def set_up() -> Iterator[tuple[Provider, dict[str, str]]]:
-        provider = FakeVeo(latency_s=0)
-        with serving(provider):
-            yield provider, of_engine("CAMERA", "veo", f"{provider.base}/v1beta")
-
     studio = Studio(database_url, environment, "film", one_shot)
-    moments, left_to_a_person = kill_everywhere(studio, set_up, "takes")
+    moments, left_to_a_person = kill_everywhere(studio, against(FakeVeo, "CAMERA", "/v1beta"), "takes")
     assert moments > 12
     # Committed as leaving, about to be sent, answered and not yet written down: from outside they look the same.
     assert len(left_to_a_person) <= 4
@@ -141,13 +141,7 @@ def test_where_it_does_not_only_the_moment_of_the_request_itself_needs_a_person(
 def test_an_answer_that_is_the_result_is_not_asked_for_twice(
     one_shot: str, database_url: str, environment: dict[str, str]
 ) -> None:
-    @contextmanager
-    def set_up() -> Iterator[tuple[Provider, dict[str, str]]]:
-        provider = FakeElevenlabs(latency_s=0)
-        with serving(provider):
-            yield provider, of_engine("VOICE", "elevenlabs", f"{provider.base}/v1")
-
     studio = Studio(database_url, environment, "speak", one_shot)
-    moments, left_to_a_person = kill_everywhere(studio, set_up, "voiceovers")
+    moments, left_to_a_person = kill_everywhere(studio, against(FakeElevenlabs, "VOICE", "/v1"), "voiceovers")
     assert moments > 10
     assert left_to_a_person == []
