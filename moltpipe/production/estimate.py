@@ -25,7 +25,7 @@ from moltpipe.engines.local import Bench
 from moltpipe.engines.outline import Outline
 from moltpipe.engines.prices import summed
 from moltpipe.engines.protocols import Camera, Engine, EpisodeRequest, Quote
-from moltpipe.production.filming import take_request
+from moltpipe.production.filming import request_to
 from moltpipe.production.line import Crew, crew
 from moltpipe.production.scoring import score_request
 from moltpipe.production.screenwriting import episode_request
@@ -51,6 +51,8 @@ class Charge:
     model: str
     episode_number: int
     quote: Quote
+    essence: str | None
+    """What tells a request to a hosted engine from every other; None for an engine of this machine."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def estimate(script: PilotScript, document: dict[str, Any], engines: Crew, profi
     series = _series(script, document)
     charges: list[Charge] = []
     episodes: list[EpisodeEstimate] = []
+    paid: set[str] = set()
     for number in range(1, EPISODES_PER_SERIES + 1):
         production = Production(series, _episode(series, number, script.title), shots=())
         written: list[Charge] = []
@@ -175,7 +178,7 @@ def estimate(script: PilotScript, document: dict[str, Any], engines: Crew, profi
             written.append(_charge("script", engines.screenwriter, request, number))
             drafted = _drafted(request)
         production = _voiced(Production(series, _episode(series, number, drafted.title), shots=_shots(series, drafted)))
-        written += _made(production, engines, profile)
+        written += (one for one in _made(production, engines, profile) if _is_paid(one, paid))
         charges += written
         quotes = [one.quote for one in written]
         seconds = score_request(production, profile).seconds
@@ -204,13 +207,24 @@ def _made(production: Production, engines: Crew, profile: Profile) -> Iterator[C
     for variant_number in range(1, production.episode.variants_wanted + 1):
         for shot in production.shots:
             camera = engines.camera_for(shot, voiced=shot.id in production.voiceovers)
-            yield _charge("picture", camera, take_request(production, shot, variant_number, profile), number)
+            yield _charge("picture", camera, request_to(camera, production, shot, variant_number, profile), number)
     if engines.composer is not None:
         yield _charge("music", engines.composer, score_request(production, profile), number)
 
 
 def _charge(stage: str, engine: Engine[RequestT, ResultT], request: RequestT, episode_number: int) -> Charge:
-    return Charge(stage, engine.name, engine.model, episode_number, engine.quote(request))
+    hosted = engine.hosting is not None
+    essence = f"{stage} {engine.name} {engine.model} {request.model_dump_json()}" if hosted else None
+    return Charge(stage, engine.name, engine.model, episode_number, engine.quote(request), essence)
+
+
+def _is_paid(charge: Charge, paid: set[str]) -> bool:
+    """Whether a request is made at all: a hosted engine is not asked twice for the very same in one series."""
+    if charge.essence is None:
+        return True
+    is_new = charge.essence not in paid
+    paid.add(charge.essence)
+    return is_new
 
 
 def _known(quotes: Iterable[Quote]) -> Decimal:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from moltpipe.engines.protocols import TakeRequest, VoiceTrack
+from moltpipe.engines.protocols import Camera, TakeRequest, VoiceTrack
 from moltpipe.ledger import calls as ledger_calls
 from moltpipe.ledger.media import record_take
 from moltpipe.media.conform import conform, conforms, natural_frames
@@ -86,6 +86,19 @@ def take_request(production: Production, shot: Shot, variant_number: int, profil
     )
 
 
+def request_to(
+    camera: Camera, production: Production, shot: Shot, variant_number: int, profile: Profile
+) -> TakeRequest:
+    """The request for a shot's next take as this camera gets it.
+
+    Nothing that sets variants apart reaches somebody who only talks: the four of a pilot are one request.
+    """
+    request = take_request(production, shot, variant_number, profile)
+    if camera.name not in NEEDS_A_VOICE:
+        return request
+    return request.model_copy(update={"variant_number": 1, "style_suffix": "", "seed": 0})
+
+
 def _take_number(production: Production, shot: Shot, variant_number: int) -> int:
     former = production.takes.get((shot.id, variant_number))
     return former.take_number + 1 if former else 1
@@ -98,20 +111,14 @@ async def _film(work: Work, shot: Shot, variant_number: int, desk: asyncio.Semap
     async with contextlib.AsyncExitStack() as busy:
         if camera.hosting is None:
             await busy.enter_async_context(desk)
-        request = take_request(production, shot, variant_number, work.line.profile)
-        subject = Subject(of=shot.id, variant_number=variant_number, take_number=take_number)
-        talks = camera.name in NEEDS_A_VOICE
-        if talks:
-            # Nothing that sets variants apart reaches somebody who only talks: the four of a pilot are one clip.
-            request = request.model_copy(update={"variant_number": 1, "style_suffix": "", "seed": 0})
-            subject = replace(subject, variant_number=1)
+        request = request_to(camera, production, shot, variant_number, work.line.profile)
         answer = await call(
             work,
             camera,
             "film",
             request,
-            subject=subject,
-            shared=talks,
+            subject=Subject(of=shot.id, variant_number=request.variant_number, take_number=take_number),
+            shared=camera.name in NEEDS_A_VOICE,
         )
         if camera.hosting is not None:
             await busy.enter_async_context(desk)

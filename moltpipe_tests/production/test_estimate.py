@@ -192,8 +192,15 @@ def test_the_shots_that_the_camera_cannot_film_go_to_the_second_one(tmp_path: Pa
     found = estimated(tmp_path, camera="heygen", heygen=HeygenAccount(price_usd=Decimal("0.1")))
     engines = [one.engine for one in found.charges if one.stage == "picture" and one.episode_number == 1]
     voiced = sum(spoken_line(shot.audio) is not None for shot in script_of(DOCUMENT).shots)
-    assert engines.count("heygen") == 4 * voiced
+    # Production asks somebody who only talks once for all four variants, and so does the estimate.
+    assert engines.count("heygen") == voiced
     assert engines.count("animatic") == 4 * (len(DOCUMENT["shots"]) - voiced)
+
+
+def test_a_line_that_is_said_twice_is_paid_for_once_as_production_does(tmp_path: Path) -> None:
+    chorus = with_shots(audio={"type": "narration", "description": "The tide comes back."})
+    pilot = estimated(tmp_path, chorus, voice="elevenlabs").charges
+    assert sum(one.stage == "voice" and one.episode_number == 1 for one in pilot) == 1
 
 
 def test_a_camera_that_only_a_shot_asks_for_is_in_the_estimate(tmp_path: Path) -> None:
