@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from moltpipe.studio.profiles import Profile, parse_profile
+from moltpipe.studio.profiles import Fit, Profile, parse_profile
 
 PREFIX = "MOLTPIPE_"
 
@@ -249,6 +249,20 @@ class Settings(BaseSettings):
     """Films what the camera cannot: HeyGen's people do not keep silent."""
     composer: Literal["none", "musicgen"] = "none"
     profile: Annotated[Profile, NoDecode, BeforeValidator(_profile)] = parse_profile("360p24")
+
+    fit: Fit = Fit.PAD
+    """How pictures of another shape are brought into the profile's frame."""
+    encoder: Literal["auto", "libx264", "h264_nvenc", "h264_qsv", "h264_vaapi", "h264_amf", "h264_videotoolbox"] = (
+        "libx264"
+    )
+    """What encodes pictures. A hardware encoder is used only if it encodes a frame on trial; `auto` tries them all."""
+    loudness_lufs: float = Field(default=-14, ge=-31, le=-9)
+    captions: Literal["soft", "burned"] = "soft"
+    """`burned` puts them into the picture as well; they are a track of the video and files beside it anyway."""
+    clip_sound: Literal["keep", "drop"] = "keep"
+    """Whether the sound that clips come with is heard under the voice."""
+    ambience: Literal["synthetic", "none"] = "synthetic"
+    """What is heard where a shot's clip has no sound of its own."""
 
     budget_run_usd: Budget | None = None
     budget_series_usd: Budget | None = None

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from moltpipe.ledger.jobs import still_mine
 from moltpipe.ledger.production import load_episode, score_of, take_of, variant_of, voiceover_of
 from moltpipe.ledger.schema import clip_variants, scores, shots, takes, voiceovers
-from moltpipe.studio.records import Claim, Score, Stored, Take, Variant, Voiceover, Word
+from moltpipe.studio.records import Claim, ClipSound, Score, Stored, Take, Variant, Voiceover, Word
 
 
 class ShotOfAnother(Exception):
@@ -83,8 +83,11 @@ def record_take(
     duration_seconds: float,
     probe: dict[str, Any],
     provider_job_id: UUID | None = None,
+    sound: ClipSound | None = None,
 ) -> Take:
-    """Record a take of a shot in one variant and make it the current one. The former ones stay.
+    """Record a take of a shot in one variant, with the sound it came with, and make it the current one.
+
+    The former ones stay.
 
     Raises:
         Superseded: the episode's job is no longer this process's.
@@ -107,6 +110,7 @@ def record_take(
                 **_stored(media, "media_key", duration_seconds),
                 probe=probe,
                 provider_job_id=provider_job_id,
+                **_sound(sound),
             )
             .returning(takes)
         ).one()
@@ -148,6 +152,7 @@ def publish_variant(
     thumbnail_key: str,
     duration_seconds: float,
     ingredients: str,
+    delivery: dict[str, Any] | None = None,
 ) -> Variant:
     """Publish a cut of the episode, in place of the one that this variant had; its objects stay in S3.
 
@@ -164,6 +169,7 @@ def publish_variant(
         "captions_key": captions_key,
         "thumbnail_key": thumbnail_key,
         "ingredients": ingredients,
+        "delivery": sa.null() if delivery is None else delivery,
     }
     row = db.execute(
         insert(clip_variants)
@@ -172,6 +178,17 @@ def publish_variant(
         .returning(clip_variants)
     ).one()
     return variant_of(row)
+
+
+def _sound(sound: ClipSound | None) -> dict[str, object]:
+    if sound is None:
+        return {}
+    return {
+        "sound_key": sound.media.key,
+        "sound_sha256": sound.media.sha256,
+        "sound_bytes": sound.media.bytes,
+        "sound_seconds": sound.duration_seconds,
+    }
 
 
 def _hold(db: Connection, claim: Claim, shot_id: UUID) -> None:

@@ -14,9 +14,9 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Connection, Row
 
 from moltpipe.ledger.schema import clip_variants, episodes, provider_jobs, scores, shots, takes, voiceovers
-from moltpipe.ledger.series import episode_of, load_series
-from moltpipe.studio.records import Episode, Production, Score, Shot, Stored, Take, Variant, Voiceover, Word
-from moltpipe.studio.screenplay import ExtendStrategy, ShotAudio, ShotKind, ShotPrompt
+from moltpipe.ledger.series import EPISODES, episode_of, load_series
+from moltpipe.studio.records import ClipSound, Episode, Production, Score, Shot, Stored, Take, Variant, Voiceover, Word
+from moltpipe.studio.screenplay import ExtendStrategy, ShotAudio, ShotKind, ShotPrompt, Transition
 
 
 class UnknownEpisode(Exception):
@@ -73,7 +73,7 @@ def load_episode(db: Connection, partition_key: str) -> Episode:
     Raises:
         UnknownEpisode: none has this partition key.
     """
-    row = db.execute(sa.select(episodes).where(episodes.c.partition_key == partition_key)).one_or_none()
+    row = db.execute(EPISODES.where(episodes.c.partition_key == partition_key)).one_or_none()
     if row is None:
         raise UnknownEpisode(partition_key)
     return episode_of(row)
@@ -97,6 +97,7 @@ def shot_of(row: Row[Any]) -> Shot:
         strategy=ExtendStrategy(row.edit_extend_strategy),
         kind=ShotKind(row.kind) if row.kind else None,
         engine=row.engine,
+        transition=Transition(row.transition),
     )
 
 
@@ -114,6 +115,9 @@ def voiceover_of(row: Row[Any]) -> Voiceover:
 
 def take_of(row: Row[Any]) -> Take:
     """A take from its row."""
+    sound = None
+    if row.sound_key is not None:
+        sound = ClipSound(Stored(row.sound_key, row.sound_sha256, row.sound_bytes), row.sound_seconds)
     return Take(
         id=row.id,
         shot_id=row.shot_id,
@@ -121,6 +125,7 @@ def take_of(row: Row[Any]) -> Take:
         take_number=row.take_number,
         media=Stored(row.media_key, row.sha256, row.bytes),
         duration_seconds=row.duration_seconds,
+        sound=sound,
     )
 
 
@@ -154,4 +159,5 @@ def variant_of(row: Row[Any]) -> Variant:
         duration_seconds=row.duration_seconds,
         ingredients=row.ingredients,
         is_selected=row.is_selected,
+        delivery=row.delivery,
     )

@@ -189,11 +189,13 @@ shots = sa.Table(
     # What films the shot, where its script says so. Engines come and go, so their names are checked at the door only.
     sa.Column("kind", sa.Text),
     sa.Column("engine", sa.Text),
+    sa.Column("transition", sa.Text, nullable=False, server_default="cut"),
     sa.UniqueConstraint("episode_id", "shot_number"),
     sa.CheckConstraint("shot_number >= 1", name="shot_number"),
     sa.CheckConstraint("gen_clip_seconds > 0 AND duration_seconds > 0", name="lengths"),
     _one_of("edit_extend_strategy", "none", "hold_last_frame", "slow_2d_pan", "loop_subtle_motion", "speed_ramp"),
     _one_of("kind", "generated", "talking_head", "stock", "animatic"),
+    _one_of("transition", "cut", "crossfade", "fade_through_black"),
 )
 
 
@@ -329,7 +331,15 @@ takes = sa.Table(
     sa.Column("probe", JSONB, nullable=False),
     _ref("provider_job_id", "provider_jobs", nullable=True),
     sa.Column("is_current", sa.Boolean, nullable=False, server_default=sa.true()),
+    # What was heard with the clip: takes themselves are silent, so that they can be joined by copy.
+    sa.Column("sound_key", sa.Text, unique=True),
+    sa.Column("sound_sha256", sa.CHAR(64)),
+    sa.Column("sound_bytes", sa.BigInteger),
+    sa.Column("sound_seconds", sa.Float),
     sa.UniqueConstraint("shot_id", "variant_number", "take_number"),
+    sa.CheckConstraint(
+        "num_nulls(sound_key, sound_sha256, sound_bytes, sound_seconds) IN (0, 4)", name="sound_is_whole"
+    ),
     sa.CheckConstraint("variant_number BETWEEN 1 AND 4", name="variant_number"),
     *_media_checks(),
     sa.Index("uq_takes_current", "shot_id", "variant_number", unique=True, postgresql_where=sa.text("is_current")),
@@ -359,6 +369,8 @@ clip_variants = sa.Table(
     # Hash of the takes, voiceovers and profile that went in: a cut is stale when its ingredients changed since.
     # Empty where they are not known, so that a cut recorded by another tool is made anew rather than trusted.
     sa.Column("ingredients", sa.Text, nullable=False, server_default=""),
+    # What the delivery gate found, rule by rule. None for a cut that another tool recorded.
+    sa.Column("delivery", JSONB),
     sa.Column("is_selected", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("episode_id", "variant_number"),
     sa.CheckConstraint("variant_number BETWEEN 1 AND 4", name="variant_number"),

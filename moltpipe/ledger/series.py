@@ -29,6 +29,10 @@ from moltpipe.studio.keys import episode_key, slug
 from moltpipe.studio.records import Episode, Series, Stored
 from moltpipe.studio.screenplay import EPISODES_PER_SERIES, PosterSpec, SeriesBible
 
+EPISODES = sa.select(episodes, limited_series.c.medium).join(
+    limited_series, limited_series.c.id == episodes.c.series_id
+)
+"""Episodes as `episode_of` reads them."""
 PILOT_PRIORITY = 100
 EPISODE_PRIORITY = 50
 MAX_ATTEMPTS = 3
@@ -100,17 +104,13 @@ def load_series(db: Connection, series_id: UUID) -> Series:
 
 def episodes_of(db: Connection, series_id: UUID) -> list[Episode]:
     """The episodes of a series in their order."""
-    rows = db.execute(sa.select(episodes).where(episodes.c.series_id == series_id).order_by(episodes.c.episode_number))
+    rows = db.execute(EPISODES.where(episodes.c.series_id == series_id).order_by(episodes.c.episode_number))
     return [episode_of(row) for row in rows]
 
 
 def all_episodes(db: Connection) -> list[Episode]:
     """The episodes of all series, series by series as they were made."""
-    rows = db.execute(
-        sa.select(episodes)
-        .join(limited_series, limited_series.c.id == episodes.c.series_id)
-        .order_by(limited_series.c.created_at, limited_series.c.id, episodes.c.episode_number)
-    )
+    rows = db.execute(EPISODES.order_by(limited_series.c.created_at, limited_series.c.id, episodes.c.episode_number))
     return [episode_of(row) for row in rows]
 
 
@@ -151,6 +151,7 @@ def episode_of(row: Row[Any]) -> Episode:
         number=row.episode_number,
         title=row.title,
         partition_key=row.partition_key,
+        medium=row.medium,
     )
 
 

@@ -65,6 +65,7 @@ def write_shots(db: Connection, claim: Claim, script: EpisodeScript, *, replace:
                 "edit_extend_strategy": shot.edit_extend_strategy.value,
                 "kind": shot.kind.value if shot.kind else None,
                 "engine": shot.engine,
+                "transition": shot.transition.value,
             }
             for shot_number, shot in enumerate(script.shots, start=1)
         ],

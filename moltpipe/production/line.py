@@ -26,6 +26,7 @@ from moltpipe.ledger.spending import NO_CAPS, Caps
 from moltpipe.settings import Settings, SettingsError
 from moltpipe.store import Store
 from moltpipe.studio.cameras import camera_for
+from moltpipe.studio.finish import HOUSE_FINISH, Finish
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.records import Shot
 
@@ -83,6 +84,7 @@ class Line:
     """What is fetched from hosted engines, and from where."""
     webhooks_url: str | None = None
     """Public address of `moltpipe webhooks`; None means that hosted engines are polled and nothing else."""
+    finish: Finish = HOUSE_FINISH
 
     def desk(self) -> asyncio.Semaphore:
         """A fresh gate for work that keeps a core busy. Not kept: a semaphore belongs to one event loop."""
@@ -139,6 +141,12 @@ def open_line(settings: Settings, store: Store) -> Iterator[Line]:
                 caps=Caps(settings.budget_run_usd, settings.budget_series_usd, settings.budget_day_usd),
                 result_limits=Limits(max_bytes=settings.max_result_bytes, allow_private=settings.allow_private_results),
                 webhooks_url=settings.webhooks_url,
+                finish=Finish(
+                    loudness_lufs=settings.loudness_lufs,
+                    burned_captions=settings.captions == "burned",
+                    clip_sound=settings.clip_sound == "keep",
+                    ambience=settings.ambience == "synthetic",
+                ),
             )
         finally:
             database.dispose()

@@ -34,6 +34,7 @@ _LETTERS = str.maketrans(
 CONTENT_TYPES = {
     ".mp4": "video/mp4",
     ".wav": "audio/wav",
+    ".flac": "audio/flac",
     ".vtt": "text/vtt; charset=utf-8",
     ".srt": "application/x-subrip; charset=utf-8",
     ".jpg": "image/jpeg",
@@ -119,6 +120,24 @@ def take_key(shot_id: UUID, variant_number: int, take_number: int, sha256: str) 
         BadKeyError: no sha256 in hex.
     """
     return f"takes/{shot_id}/{variant_number}-{take_number}-{_digits(sha256)}.mp4"
+
+
+def take_sound_key(shot_id: UUID, variant_number: int, take_number: int, sha256: str) -> str:
+    """S3 key of the sound that a take's clip came with.
+
+    Raises:
+        BadKeyError: no sha256 in hex.
+    """
+    return f"takes/{shot_id}/{variant_number}-{take_number}-{_digits(sha256)}.flac"
+
+
+def conformed_key(source_sha256: str, recipe: str) -> str:
+    """S3 key of house film made from a source: by the source's content and the recipe, a sha256 of all that decides.
+
+    Raises:
+        BadKeyError: one of the two is no sha256 in hex.
+    """
+    return f"conformed/{_digits(source_sha256)}-{_digits(recipe)}.mp4"
 
 
 def voiceover_key(shot_id: UUID, take_number: int, sha256: str) -> str:

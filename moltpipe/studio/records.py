@@ -19,6 +19,7 @@ from moltpipe.studio.screenplay import (
     ShotAudio,
     ShotKind,
     ShotPrompt,
+    Transition,
 )
 
 
@@ -67,11 +68,12 @@ class Episode:
     number: int
     title: str
     partition_key: str
+    medium: str = "video"
 
     @property
     def variants_wanted(self) -> int:
-        """Complete cuts that this episode is to have."""
-        return PILOT_VARIANTS if self.number == 1 else 1
+        """Complete cuts that this episode is to have: variants differ in their pictures, and a narration has none."""
+        return PILOT_VARIANTS if self.number == 1 and self.medium == "video" else 1
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Shot:
     kind: ShotKind | None = None
     engine: str | None = None
     """The camera that the script asks for in this shot."""
+    transition: Transition = Transition.CUT
+    """How the shot begins."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,14 @@ class Voiceover:
     media: Stored
     duration_seconds: float
     words: tuple[Word, ...]
+
+
+@dataclass(frozen=True)
+class ClipSound:
+    """The sound that a clip came with, kept apart from its picture: 48 kHz FLAC."""
+
+    media: Stored
+    duration_seconds: float
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,8 @@ class Take:
     """The camera that made it; None for one that another tool recorded."""
     credit: str | None = None
     """Whom to name for footage that somebody else shot."""
+    sound: ClipSound | None = None
+    """What was heard with it; None where the clip was silent."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,8 @@ class Variant:
     ingredients: str
     """Hash of the takes, voiceovers and profile that went in."""
     is_selected: bool
+    delivery: dict[str, Any] | None = None
+    """What the delivery gate found, as it was recorded; None for a cut that another tool made."""
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,15 @@ class ShotKind(StrEnum):
     """A moving storyboard card, drawn on the machine."""
 
 
+class Transition(StrEnum):
+    """How a shot begins."""
+
+    CUT = "cut"
+    CROSSFADE = "crossfade"
+    """Out of the shot before it."""
+    FADE_THROUGH_BLACK = "fade_through_black"
+
+
 class AudioType(StrEnum):
     """What a shot sounds like. The first four are spoken."""
 
@@ -157,6 +166,8 @@ class ShotScript(_Part):
     kind: ShotKind | None = None
     engine: Literal["animatic", "ltx2", "replicate", "veo", "heygen", "stock"] | None = None
     """The camera that this very shot is for. Goes before `kind`, and both before the settings."""
+    transition: Transition = Transition.CUT
+    """How this shot begins; the first shot of an episode begins with a cut whatever it says."""
 
 
 class PosterSpec(_Part):

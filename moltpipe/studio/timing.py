@@ -18,6 +18,7 @@ from uuid import UUID
 
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.records import Shot
+from moltpipe.studio.screenplay import Transition
 
 VOICE_LEAD_S = 0.25
 """A line starts this long after the cut, so that it belongs to the picture it is heard with."""
@@ -26,6 +27,8 @@ VOICE_TAIL_S = 0.35
 SPOKEN_WORDS_PER_S = 2.3
 """A calm narrator, rather slower than faster: what is assumed of a voice must not fall short of it."""
 _MICROSECONDS = 1_000_000
+SEAM_S = {Transition.CUT: 0.0, Transition.CROSSFADE: 0.5, Transition.FADE_THROUGH_BLACK: 1.0}
+"""How long a transition lasts: half of it before the cut, half after. Nothing on the timeline moves for it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class Slot:
     """Seconds from the start of the shot to its line, whether or not it has one."""
     voice_starts_at: float
     """The same, in seconds from the start of the episode."""
+    transition: Transition = Transition.CUT
+    """How the shot begins."""
+    seam_frames: int = 0
+    """Frames of that transition on either side of the cut."""
 
     @property
     def end_frame(self) -> int:
@@ -99,10 +106,17 @@ def timeline(shots: Iterable[Shot], voices: Mapping[UUID, float], profile: Profi
                 frames=frames,
                 voice_offset=VOICE_LEAD_S,
                 voice_starts_at=float(Fraction(start, profile.rate) + Fraction(VOICE_LEAD_S)),
+                transition=shot.transition if slots else Transition.CUT,
+                seam_frames=_seam_frames(shot.transition, slots[-1].frames, frames, profile) if slots else 0,
             )
         )
         start += frames
     return Timeline(profile=profile, slots=tuple(slots))
+
+
+def _seam_frames(transition: Transition, before: int, after: int, profile: Profile) -> int:
+    """Half a transition in frames: at most a third of either shot, so that a shot's two seams never meet."""
+    return min(round(SEAM_S[transition] * profile.rate / 2), before // 3, after // 3)
 
 
 def clip_seconds(shot: Shot, voice_seconds: float | None, profile: Profile) -> float:
