@@ -1,30 +1,33 @@
 """Running FFmpeg: the one place where the program is found and started.
 
-Here: the process, its deadline, its last words. Not here: what it is told to do; argument lists and graphs stand
-in the module that knows why (`media.reel`, `media.conform`, `media.sound`, ...).
+Here: the program, the fence around its inputs, its heartbeat and how long it may take. Not here: the process itself
+(`media.attendant`), and what FFmpeg is told to do; argument lists and graphs stand in the module that knows why
+(`media.reel`, `media.conform`, `media.sound`, ...).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
-import threading
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 import imageio_ffmpeg
 
+from moltpipe.media.attendant import Watch, attend
 from moltpipe.media.errors import MediaError
 
-LAST_WORDS_LINES = 30
-"""Lines of stderr that are kept: enough for the error and for the summary that `ebur128` prints at its end."""
+STALL_S = 120.0
+"""How long the output may stand still: longer than the slowest frame, and than moving the index of a film of several
+gigabytes to its front, during which FFmpeg reports nothing new."""
+START_S = 60.0
+"""What any run is given to start, open and close, on a machine that does much else."""
+ENCODING = 60.0
+COPYING = 2.0
+"""Seconds that a second of media may take, for `deadline_s`. A slow machine encodes a second of 1080p in about one
+and copies it in a hundredth: what needs so much more hangs."""
+_MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -56,54 +59,52 @@ def url(path: Path) -> str:
     return f"file:{path.absolute()}"
 
 
-def run(args: Sequence[str], *, timeout_s: float, stdin: Iterable[bytes] | None = None) -> Finished:
+def deadline_s(media_s: float, *, pace: float = ENCODING) -> float:
+    """How long a run over so many seconds of media may take before it counts as hanging.
+
+    Args:
+        media_s: length of what is read or written, whichever is longer, in seconds.
+        pace: seconds of work for a second of media: `ENCODING` or `COPYING`.
+    """
+    return START_S + pace * media_s
+
+
+def run(
+    args: Sequence[str],
+    *,
+    timeout_s: float,
+    stdin: Iterable[bytes] | None = None,
+    stall_s: float = STALL_S,
+    on_progress: Callable[[float], None] | None = None,
+) -> Finished:
     """Run FFmpeg with `args` (all that follows the program's name) and wait for its end.
 
     Inputs may only be files and pipes: a playlist that a provider hands over must not make us fetch its entries.
-    FFmpeg gets a process group of its own, which is killed when the deadline passes, when `stdin` raises, and when
-    this thread is interrupted.
+    FFmpeg gets a process group of its own, which is killed when the deadline passes, when its output stands still,
+    when `stdin` or `on_progress` raises, when this thread is interrupted, and when the work that it does is stopped
+    (`media.offload`).
+
+    Args:
+        args: options, inputs and outputs; no output may be `pipe:1`, which carries the progress.
+        timeout_s: the deadline; `deadline_s` scales it to the work.
+        stdin: what FFmpeg reads from `pipe:0`. Closed at the end when it is a generator.
+        stall_s: for how long neither time, nor frames, nor bytes of the output may grow. The time in which `stdin`
+            makes its next piece does not count.
+        on_progress: called in another thread, about twice a second, with the seconds of output that are done.
 
     Raises:
-        MediaError: FFmpeg failed or did not end in `timeout_s` seconds; the text carries its last words.
+        MediaError: FFmpeg failed, stood still or did not end in time; the text carries its last words.
+        Stopped: the work was stopped.
     """
-    command = [ffmpeg_program(), "-nostdin", "-hide_banner", "-nostats", "-loglevel", "warning", *_fenced(args)]
-    process = subprocess.Popen(  # noqa: S603 -- no shell; paths go through url(), so none is read as an option
-        command,
-        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    tail: deque[str] = deque(maxlen=LAST_WORDS_LINES)
-    listener = threading.Thread(target=_listen, args=(process.stderr, tail), daemon=True)
-    listener.start()
-    late = threading.Event()
-
-    def at_deadline() -> None:
-        late.set()
-        _kill(process)
-
-    deadline = threading.Timer(timeout_s, at_deadline)
-    deadline.daemon = True
-    deadline.start()
-    try:
-        if stdin is not None:
-            _feed(process.stdin, stdin)
-        status = process.wait()
-    except BaseException:
-        _kill(process)
-        process.wait()
-        raise
-    finally:
-        deadline.cancel()
-        listener.join()
-        _close(process)
-    last_words = "\n".join(tail)
-    if late.is_set():
-        raise MediaError(f"ffmpeg did not end within {timeout_s:.0f} s and was stopped. Its last words:\n{last_words}")
-    if status != 0:
-        raise MediaError(f"ffmpeg ended with status {status}. Its last words:\n{last_words}")
-    return Finished(stderr=last_words)
+    manner = ["-nostdin", "-hide_banner", "-nostats", "-loglevel", "warning", "-progress", "pipe:1"]
+    watch = Watch(timeout_s, stall_s)
+    heartbeat = _Heartbeat(watch, on_progress)
+    ended = attend([ffmpeg_program(), *manner, *_fenced(args)], watch=watch, on_line=heartbeat.hear, stdin=stdin)
+    if ended.fault is not None:
+        raise MediaError(f"ffmpeg {ended.fault} and was stopped. Its last words:\n{ended.last_words}")
+    if ended.status != 0:
+        raise MediaError(f"ffmpeg ended with status {ended.status}. Its last words:\n{ended.last_words}")
+    return Finished(stderr=ended.last_words)
 
 
 def _fenced(args: Sequence[str]) -> list[str]:
@@ -116,32 +117,20 @@ def _fenced(args: Sequence[str]) -> list[str]:
     return fenced
 
 
-def _feed(pipe: IO[bytes] | None, chunks: Iterable[bytes]) -> None:
-    """Write all chunks; a reader that is gone is no error here, its exit status says why."""
-    if pipe is None:
-        raise TypeError("the process was started without a pipe")
-    with contextlib.suppress(BrokenPipeError):
-        for chunk in chunks:
-            pipe.write(chunk)
-    with contextlib.suppress(BrokenPipeError):
-        pipe.close()
+class _Heartbeat:
+    """Reads what `-progress` writes: lines of `name=value`, a block of them about twice a second."""
 
+    _SIGNS = frozenset({"frame", "out_time_us", "total_size"})
 
-def _listen(pipe: IO[bytes] | None, tail: deque[str]) -> None:
-    """Keep stderr flowing: a full pipe of 64 KiB stops FFmpeg for good."""
-    if pipe is not None:
-        tail.extend(line.decode("utf-8", "replace").rstrip() for line in pipe)
+    def __init__(self, watch: Watch, on_progress: Callable[[float], None] | None) -> None:
+        self._watch, self._on_progress = watch, on_progress
+        self._seen: dict[str, str] = {}
 
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stderr):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    # The group is the process's own (start_new_session); poll() keeps a recycled id from being hit.
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    def hear(self, line: str) -> None:
+        name, _, value = line.partition("=")
+        if name not in self._SIGNS or self._seen.get(name) == value:
+            return
+        self._seen[name] = value
+        self._watch.moved()
+        if name == "out_time_us" and self._on_progress is not None and value.lstrip("-").isdecimal():
+            self._on_progress(max(0.0, int(value) / _MICROSECONDS))

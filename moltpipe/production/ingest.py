@@ -7,7 +7,6 @@ of the call and not a later step.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,8 @@ from moltpipe.engines import transfer
 from moltpipe.engines.protocols import Download
 from moltpipe.engines.transfer import Limits
 from moltpipe.media.errors import MediaError
-from moltpipe.media.probe import verify_decodes
+from moltpipe.media.examine import examine
+from moltpipe.media.offload import offload_to
 from moltpipe.production.line import Line
 from moltpipe.studio.keys import arrival_key
 from moltpipe.studio.records import Stored
@@ -55,19 +55,19 @@ async def take_in(line: Line, call_id: UUID, operation: str, file: Path) -> dict
         check_media(file, operation)
         return store_arrival(line, call_id, file)
 
-    return await asyncio.get_running_loop().run_in_executor(_DESKS, take)
+    return await offload_to(_DESKS, take)
 
 
 def check_media(file: Path, operation: str) -> None:
     """Make sure that a result decodes from its first byte to its last and holds what was asked for.
 
+    A provider's result is a stranger's file: it is read by a process of its own, under limits.
+
     Raises:
         NotMedia: it is empty, broken, cut off, or has no picture or sound.
     """
-    if file.stat().st_size == 0:
-        raise NotMedia("the result is empty")
     try:
-        found = verify_decodes(file)
+        found = examine(file).decoded
     except MediaError as error:
         raise NotMedia(f"the result cannot be used: {error}") from error
     if operation == "film" and not found.frames:

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from moltpipe.media.attendant import Watch, attend, bound_to_us
 from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
-from moltpipe.media.runner import run, url
+from moltpipe.media.runner import COPYING, deadline_s, run, url
 
 RAW = ["-f", "rawvideo", "-pixel_format", "gray", "-video_size", "64x64", "-i", "pipe:0", "-f", "null", "-"]
 
@@ -27,6 +34,92 @@ def test_an_error_while_drawing_ends_the_run_and_comes_out_as_it_is() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run(RAW, timeout_s=30, stdin=drawing())
+
+
+def test_a_run_whose_output_stands_still_is_ended_long_before_its_deadline(room: Path) -> None:
+    pipe = room / "never.y4m"
+    os.mkfifo(pipe)
+    with pytest.raises(MediaError, match="did not get on for 1 s"):
+        run(["-i", url(pipe), "-f", "null", "-"], timeout_s=600, stall_s=1)
+
+
+@pytest.mark.usefixtures("room")
+def test_a_run_that_waits_for_us_does_not_stand_still() -> None:
+    def drawing() -> Iterator[bytes]:
+        for _ in range(2):
+            threading.Event().wait(1.5)
+            yield bytes(64 * 64)
+
+    run(RAW, timeout_s=60, stdin=drawing(), stall_s=1)
+
+
+@pytest.mark.usefixtures("room")
+def test_a_program_that_stops_reading_is_ended() -> None:
+    def drawing() -> Iterator[bytes]:
+        while True:
+            yield bytes(1_000_000)
+
+    ended = attend(["sleep", "600"], watch=Watch(600, 1), on_line=print, stdin=drawing())
+    assert ended.fault == "did not get on for 1 s"
+
+
+@pytest.mark.usefixtures("room")
+def test_progress_is_told_in_seconds_of_output() -> None:
+    told: list[float] = []
+    film = ["-f", "lavfi", "-i", "testsrc2=s=64x64:r=24:d=4", "-c:v", "mpeg4", "-f", "null", "-"]
+    run(film, timeout_s=60, on_progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(4.0, abs=0.05)
+
+
+@pytest.mark.usefixtures("room")
+def test_an_error_in_whoever_hears_the_progress_ends_the_run_and_comes_out() -> None:
+    def hear(_: float) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(["-re", "-f", "lavfi", "-i", "testsrc2=s=64x64", "-f", "null", "-"], timeout_s=60, on_progress=hear)
+
+
+@pytest.mark.usefixtures("room")
+@pytest.mark.parametrize("then", ["wait", "exit 0"])
+def test_the_children_of_a_child_are_ended_with_it(then: str) -> None:
+    """Whether the child is killed at its deadline, or leaves by itself while its own child holds its pipes."""
+    numbers: list[str] = []
+    ended = attend(["sh", "-c", f"sleep 600 & echo $!; {then}"], watch=Watch(2, 600), on_line=numbers.append)
+    assert (ended.fault is not None) == (then == "wait")
+    (number,) = numbers
+    assert gone(int(number))
+
+
+def gone(number: int) -> bool:
+    """Whether a process has ended, though the one that took it over may be slow to bury it."""
+    try:
+        process = psutil.Process(number)
+        psutil.wait_procs([process], timeout=0.5)
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.skipif(not bound_to_us(), reason="there is no setpriv here that can bind a child to its parent")
+def test_a_run_worker_that_is_killed_takes_its_ffmpeg_along(room: Path) -> None:
+    script = (
+        "from moltpipe.media.runner import run;"
+        "run(['-re', '-f', 'lavfi', '-i', 'testsrc2=s=64x64', '-f', 'null', '-'], timeout_s=60,"
+        " on_progress=lambda _: print('encoding', flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=room) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"encoding\n"
+        (ffmpeg,) = psutil.Process(worker.pid).children()
+        worker.send_signal(signal.SIGKILL)
+    assert gone(ffmpeg.pid)
+
+
+def test_a_deadline_grows_with_the_work() -> None:
+    assert deadline_s(0) == deadline_s(0, pace=COPYING) >= 10
+    assert deadline_s(7200, pace=COPYING) < deadline_s(7200) / 10
 
 
 def test_a_failure_carries_the_last_words_of_ffmpeg(room: Path) -> None:
