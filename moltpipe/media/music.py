@@ -1,22 +1,24 @@
 """Music on arrival, and music made as long as its episode.
 
 Here: one WAV of the house from whatever a composer sends, and looping with overlaps. Not here: how loud music is
-under speech (`media.sound`), what is composed (`engines`). A composer that makes thirty seconds is asked once: a
-loop with an overlap costs nothing, and a continuation is a second paid call.
+under speech (`media.sound_timeline`), what is composed (`engines`). A composer that makes thirty seconds is asked
+once: a loop with an overlap costs nothing, and a continuation is a second paid call.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 import ffmpeg
+import numpy as np
 
 from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
-from moltpipe.media.probe import probe
+from moltpipe.media.pcm import BLOCK, SAMPLE_RATE, Block, Tape, decoded, length, write_wav
 from moltpipe.media.runner import run, url
-from moltpipe.media.sound import SAMPLE_RATE
 
 OVERLAP_S = 2.0
 """One turn of a loop fades into the next over so long."""
@@ -32,40 +34,52 @@ def as_wav(source: Path, target: Path) -> float:
     sound = ffmpeg.input(url(source)).audio.filter(
         "aformat", sample_rates=SAMPLE_RATE, channel_layouts="stereo", sample_fmts="s16"
     )
-    _write(sound, target, timeout_s=120)
-    return _seconds(target)
+    with landing(target) as part:
+        graph = ffmpeg.output(sound, url(part), acodec="pcm_s16le", f="wav", ar=SAMPLE_RATE, ac=2, map_metadata=-1)
+        run(graph.get_args(), timeout_s=120)
+        return length(part) / SAMPLE_RATE
 
 
 def lengthen(source: Path, seconds: float, target: Path) -> None:
-    """Write music of a length: cut, or looped with overlaps, and faded out at its end.
+    """Write music of a length as a stereo WAV: cut, or looped with overlaps, and faded out at its end.
+
+    One turn after the other is read, so an hour of music out of half a minute takes a second's memory.
 
     Raises:
-        MediaError: the music is too short to be looped, or FFmpeg failed.
+        MediaError: the source cannot be read or holds no sound, or the length is none.
     """
-    own = _seconds(source)
-    overlap = min(OVERLAP_S, own / 4)
-    if own - overlap <= 0:
-        raise MediaError(f"{source.name} lasts {own:g} s: expected music")
-    turns = max(1, math.ceil((seconds - overlap) / (own - overlap)))
-    sound = ffmpeg.input(url(source)).audio
-    for _ in range(turns - 1):
-        # Equal power on both sides: two unlike waves would dip in the middle of a linear one.
-        sound = ffmpeg.filter(
-            [sound, ffmpeg.input(url(source)).audio], "acrossfade", d=overlap, curve1="qsin", curve2="qsin"
-        )
-    fade = min(FADE_OUT_S, seconds / 4)
-    sound = sound.filter("atrim", end=seconds).filter("afade", type="out", start_time=seconds - fade, duration=fade)
-    _write(sound, target, timeout_s=120 + seconds)
+    samples = round(seconds * SAMPLE_RATE) if math.isfinite(seconds) else 0
+    if samples < 1:
+        raise MediaError(f"music of {seconds} s: expected a length")
+    with closing(_faded_out(source, samples)) as blocks:
+        write_wav(blocks, target)
 
 
-def _write(sound: ffmpeg.nodes.FilterableStream, target: Path, *, timeout_s: float) -> None:
-    with landing(target) as half:
-        graph = ffmpeg.output(sound, url(half), acodec="pcm_s16le", f="wav", ar=SAMPLE_RATE, ac=2, map_metadata=-1)
-        run(graph.get_args(), timeout_s=timeout_s)
+def _faded_out(source: Path, samples: int) -> Generator[Block]:
+    fade = min(round(FADE_OUT_S * SAMPLE_RATE), samples // 4)
+    with closing(_turning(source)) as music:
+        tape = Tape(source.name, music)
+        for start in range(0, samples, BLOCK):
+            block = tape.take(min(BLOCK, samples - start))
+            left = samples - start - np.arange(len(block), dtype=np.float32)
+            yield block * np.clip(left / max(fade, 1), 0, 1, dtype=np.float32)[:, np.newaxis]
 
 
-def _seconds(file: Path) -> float:
-    sound = probe(file).audio
-    if sound is None:
-        raise MediaError(f"{file.name} holds no sound")
-    return sound.duration_seconds
+def _turning(source: Path) -> Generator[Block]:
+    """The music again and again without an end."""
+    own = length(source)
+    overlap = min(round(OVERLAP_S * SAMPLE_RATE), own // 4)
+    # Equal power on both sides: two unlike waves would dip in the middle of a linear fade.
+    coming = np.sin(np.linspace(0, np.pi / 2, overlap, dtype=np.float32))[:, np.newaxis]
+    going = coming[::-1]
+    tail = np.zeros((0, 2), dtype=np.float32)
+    while True:
+        with closing(decoded(source)) as turn:
+            tape = Tape(source.name, turn)
+            if len(tail):
+                yield tape.take(overlap) * coming + tail * going
+            left = own - overlap - len(tail)
+            while left > 0:
+                yield (block := tape.take(min(BLOCK, left)))
+                left -= len(block)
+            tail = tape.take(overlap) if overlap else tail

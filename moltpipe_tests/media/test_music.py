@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moltpipe.media.errors import MediaError
-from moltpipe.media.music import as_wav, lengthen
+from moltpipe.media.music import FADE_OUT_S, as_wav, lengthen
+from moltpipe.media.pcm import SAMPLE_RATE, decoded
 from moltpipe.media.probe import probe
-from moltpipe.media.sound import SAMPLE_RATE, measure
+from moltpipe.media.sound import measure
 from moltpipe_tests.fakes import media
+from moltpipe_tests.media.material import source
 
 
 def seconds(file: Path) -> float:
@@ -18,10 +23,10 @@ def seconds(file: Path) -> float:
 
 
 @pytest.fixture
-def music(tmp_path: Path) -> Path:
-    sent = tmp_path / "sent.mp3"
+def music(room: Path) -> Path:
+    sent = room / "sent.mp3"
     sent.write_bytes(media.music(6, "mp3"))
-    wav = tmp_path / "music.wav"
+    wav = room / "music.wav"
     assert as_wav(sent, wav) == pytest.approx(6, abs=0.1)
     return wav
 
@@ -32,26 +37,86 @@ def test_music_becomes_one_kind_of_file(music: Path) -> None:
     assert (sound.codec, sound.rate, sound.channels) == ("pcm_s16le", SAMPLE_RATE, 2)
 
 
-@pytest.mark.parametrize("wanted", [2.5, 6, 7, 31.3])
-def test_music_is_cut_or_looped_to_the_very_length(music: Path, tmp_path: Path, wanted: float) -> None:
-    target = tmp_path / "long.wav"
+@pytest.mark.parametrize("wanted", [0.001, 2.5, 6, 7, 31.3])
+def test_music_is_cut_or_looped_to_the_very_length(music: Path, room: Path, wanted: float) -> None:
+    target = room / "long.wav"
     lengthen(music, wanted, target)
     assert seconds(target) == pytest.approx(wanted, abs=1 / SAMPLE_RATE)
 
 
-def test_a_loop_has_no_hole_where_it_turns(music: Path, tmp_path: Path) -> None:
-    target = tmp_path / "long.wav"
-    lengthen(music, 20, target)
-    whole, _ = measure(target)
+def test_a_loop_has_no_hole_where_it_turns(room: Path) -> None:
+    # Noise is unlike itself two seconds later, as music is: equal power, and no silence at any turn.
+    score = source(room / "score.wav", "-f lavfi -i anoisesrc=d=7:a=0.2:r=48000:seed=4 -ac 2")
+    lengthen(score, 40, room / "long.wav")
+    sound = np.concatenate(list(decoded(room / "long.wav")))[: round((40 - FADE_OUT_S) * SAMPLE_RATE), 0]
+    powers = (sound[: len(sound) // 4_800 * 4_800].reshape(-1, 4_800) ** 2).mean(axis=1)
+    assert powers == pytest.approx(np.median(powers), rel=0.25)
+
+
+def test_every_turn_is_the_whole_piece(room: Path) -> None:
+    score = source(room / "score.wav", "-f lavfi -i anoisesrc=d=5:a=0.2:r=48000:seed=4 -ac 2")
+    lengthen(score, 20, room / "long.wav")
+    once = np.concatenate(list(decoded(score)))
+    whole = np.concatenate(list(decoded(room / "long.wav")))
+    # A piece of five seconds is too short for an overlap of two: it gets a quarter of its length.
+    overlap = 5 * SAMPLE_RATE // 4
+    turn = 5 * SAMPLE_RATE - overlap
+    for number in range(3):
+        begin = number * turn + overlap
+        length = turn - overlap
+        assert np.array_equal(whole[begin : begin + length], once[overlap:][:length])
+
+
+def test_the_end_fades_to_nothing(music: Path, room: Path) -> None:
+    lengthen(music, 12, room / "long.wav")
+    sound = np.abs(np.concatenate(list(decoded(room / "long.wav"))))
+    tenths = sound[-round(FADE_OUT_S * SAMPLE_RATE) :].reshape(10, -1).max(axis=1)
+    assert list(tenths) == sorted(tenths, reverse=True)
+    assert tenths[-1] < tenths[0] / 8
+
+
+def test_a_loop_is_as_loud_as_the_piece(music: Path, room: Path) -> None:
+    lengthen(music, 20, room / "long.wav")
+    whole, _ = measure(room / "long.wav")
     once, _ = measure(music)
     assert whole is not None
     assert once is not None
     assert whole == pytest.approx(once, abs=1.5)
 
 
-def test_what_is_no_music_is_refused(tmp_path: Path) -> None:
-    picture = tmp_path / "picture.mp4"
+LONG = """
+import resource, sys
+from pathlib import Path
+from moltpipe.media.music import lengthen
+
+lengthen(Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_a_quarter_of_an_hour_takes_no_more_memory_than_a_minute(room: Path) -> None:
+    score = source(room / "score.wav", "-f lavfi -i sine=d=10:sample_rate=48000 -ac 2")
+
+    def mib(wanted: float) -> float:
+        args = [sys.executable, "-c", LONG, str(score), str(wanted), str(room / "long.wav")]
+        return float(subprocess.run(args, check=True, capture_output=True, text=True, timeout=120).stdout)
+
+    assert mib(900) < mib(60) + 10
+    (room / "long.wav").unlink()
+
+
+def test_what_is_no_music_is_refused(room: Path) -> None:
+    picture = room / "picture.mp4"
     picture.write_bytes(media.clip(1, 64, 64, sound=False))
     with pytest.raises(MediaError):
-        as_wav(picture, tmp_path / "music.wav")
-    assert not (tmp_path / "music.wav").exists()
+        as_wav(picture, room / "music.wav")
+    with pytest.raises(MediaError, match="holds no sound"):
+        lengthen(picture, 10, room / "music.wav")
+    assert not (room / "music.wav").exists()
+
+
+@pytest.mark.parametrize("wanted", [0.0, -2.0, float("nan"), float("inf")])
+def test_music_without_a_length_is_refused(music: Path, room: Path, wanted: float) -> None:
+    with pytest.raises(MediaError, match="expected a length"):
+        lengthen(music, wanted, room / "long.wav")
+    assert not (room / "long.wav").exists()
