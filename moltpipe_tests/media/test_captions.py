@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
 import pysubs2
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltpipe.media.captions import Caption, SpokenLine, captions, write_srt, write_vtt
+from moltpipe.media.captions import Caption, SpokenLine, captions, cells, within, write_srt, write_vtt
 from moltpipe.studio.records import Word
 
 WORDS = st.lists(
@@ -54,6 +56,14 @@ def test_a_caption_stays_for_a_second_where_there_is_room(lines: list[SpokenLine
         assert one.end_ms - one.start_ms >= min(1000, next_ms - one.start_ms)
 
 
+@given(spoken_lines())
+def test_a_caption_stays_for_as_long_as_reading_it_takes_where_there_is_room(lines: list[SpokenLine]) -> None:
+    shown = captions(lines, end_s=10_000.0)
+    ends = [after.start_ms for after in shown[1:]] + ([10_000_000] if shown else [])
+    for one, next_ms in zip(shown, ends, strict=True):
+        assert one.end_ms - one.start_ms >= min(round(cells(one.text) / 20 * 1000), next_ms - one.start_ms)
+
+
 def _line(text: str, starts_at_s: float = 0.0, pace_s: float = 0.3) -> SpokenLine:
     words = (Word(word, at * pace_s, (at + 1) * pace_s) for at, word in enumerate(text.split()))
     return SpokenLine(tuple(words), starts_at_s)
@@ -86,6 +96,73 @@ def test_a_long_caption_is_broken_into_lines_of_like_length() -> None:
     (one,) = captions([_line("the keeper climbs one hundred and ninety steps every night", pace_s=0.2)], end_s=60)
     upper, lower = one.text.split("\n")
     assert abs(len(upper) - len(lower)) <= 10
+
+
+def test_fast_speech_is_shown_on_into_the_silence_after_it() -> None:
+    text = "All hands on deck before the harbour light goes out again tonight"
+    (one,) = captions([_line(text, pace_s=0.15)], end_s=60)
+    assert one.end_ms == pytest.approx(1000 * len(text) / 20, abs=1)
+
+
+def test_short_sentences_that_follow_fast_share_a_caption() -> None:
+    assert [one.text for one in captions([_line("Yes. No. Maybe. Who knows?", pace_s=0.25)], end_s=9)] == [
+        "Yes. No. Maybe. Who knows?"
+    ]
+
+
+def test_sentences_that_have_the_time_stand_alone() -> None:
+    slow = captions([_line("It begins at dusk. It ends when nobody looks at the sea any more.", pace_s=0.4)], end_s=9)
+    assert [one.text.replace("\n", " ") for one in slow] == [
+        "It begins at dusk.",
+        "It ends when nobody looks at the sea any more.",
+    ]
+
+
+def test_a_long_sentence_is_parted_at_its_commas_and_leaves_no_orphan() -> None:
+    text = (
+        "Nobody has lit this light in forty years, and still, every night at three minutes past three, "
+        "somebody climbs the stairs and does"
+    )
+    shown = [one.text.replace("\n", " ") for one in captions([_line(text)], end_s=60)]
+    assert " ".join(shown) == text
+    assert all(one.endswith(",") for one in shown[:-1])
+    assert min(len(one) for one in shown) > 20
+
+
+def test_slow_speech_does_not_stand_still_for_long() -> None:
+    shown = captions([_line("and then the water rose over the last step of the stairs", pace_s=1.2)], end_s=60)
+    assert len(shown) == 2
+    assert max(one.end_ms - one.start_ms for one in shown) < 9000
+
+
+def test_chinese_lines_are_half_as_many_letters_as_wide() -> None:
+    text = "从前有一个守灯塔的人每天晚上都会点亮灯塔从来没有人知道他为什么这样做"
+    (one,) = captions([SpokenLine((Word(text, 0.0, 9.0),), 0.0)], end_s=20)[:1]
+    assert max(cells(row) for row in one.text.split("\n")) <= 42
+    assert max(len(row) for row in one.text.split("\n")) <= 21
+
+
+def test_a_clip_shows_its_part_of_the_captions_from_its_own_start() -> None:
+    shown = [
+        Caption(0, 900, "before"),
+        Caption(950, 2500, "into"),
+        Caption(2600, 3000, "in"),
+        Caption(3000, 9000, "on"),
+    ]
+    assert within(shown, 1.0, 4.0) == [
+        Caption(0, 1500, "into"),
+        Caption(1600, 2000, "in"),
+        Caption(2000, 3000, "on"),
+    ]
+    assert within(shown, 2.49, 2.6) == []
+
+
+def test_two_hours_of_speech_are_cut_in_a_moment() -> None:
+    lines = [_line("The sea gives back what it was given, but never all of it at once.", 7.0 * n) for n in range(1000)]
+    begun = time.process_time()
+    shown = captions(lines, end_s=7200)
+    assert len(shown) >= 1000
+    assert time.process_time() - begun < 5
 
 
 def test_missing_word_times_still_show_every_word_before_the_end() -> None:
