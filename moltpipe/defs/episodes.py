@@ -1,25 +1,26 @@
 """Stitched episodes, the last stage of the line.
 
 Here: the asset and its metadata, the job of one whole episode. Not here: how a cut is made
-(`production.cutting`, `media`), when an episode is made (`defs.dispatch`).
+(`production.cutting`, `media`), what the gate's findings become (`defs.delivery`), when an episode is made
+(`defs.dispatch`).
 """
 
-import asyncio
-from dataclasses import asdict
-
 import dagster as dg
-from PIL.Image import Image
 
 from moltpipe.defs.clips import clips
 from moltpipe.defs.config import Production
+from moltpipe.defs.delivery import DELIVERY_CHECKS, published, refused, results
 from moltpipe.defs.frame import work_in
 from moltpipe.defs.partitions import EPISODES
-from moltpipe.defs.reports import Metadata, cost, link, picture, table
+from moltpipe.defs.reports import Cell, Metadata, cost, drawing, link, picture, table
 from moltpipe.defs.scripts import episode_script
 from moltpipe.defs.voiceovers import voiceover
-from moltpipe.production.cutting import Cutting, cut_variants
+from moltpipe.media.offload import offload
+from moltpipe.production.cuts import Cutting
+from moltpipe.production.cutting import cut_variants
 from moltpipe.production.line import Line
-from moltpipe.production.posters import preview
+from moltpipe.production.posters import Stills, stills
+from moltpipe.studio.records import Variant
 
 
 @dg.asset(
@@ -28,36 +29,41 @@ from moltpipe.production.posters import preview
     group_name="production",
     kinds={"ffmpeg", "s3", "postgres"},
     owners=["team:studio"],
+    check_specs=DELIVERY_CHECKS,
 )
-async def stitched_episode(
+async def stitched_episode(  # type: ignore[no-untyped-def]  # noqa: ANN201 -- Dagster knows no asynchronous generator's type
     context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]
-) -> dg.MaterializeResult[None]:
+):
     """One MP4 per variant: conformed takes joined by stream copy under one soundtrack, with captions beside it."""
-    async with work_in(context, line) as work:
-        cutting = await cut_variants(work, regenerate=config.regenerate)
-        thumbnail = await asyncio.to_thread(preview, line, cutting.production)
-    return dg.MaterializeResult(metadata=_report(cutting, thumbnail, line))
+    # Nothing is yielded inside the work: Dagster resumes this generator in another task, and the work belongs to the
+    # one that began it.
+    try:
+        async with work_in(context, line) as work:
+            cutting = await cut_variants(work, regenerate=config.regenerate)
+            pictures = await offload(stills, line, cutting.production)
+    except Exception as error:
+        # The run fails, and the figures that a cut failed with are on record all the same.
+        cuts = refused(error)
+        for result in results(context.partition_key, cuts) if cuts else ():
+            yield result
+        raise
+    yield dg.MaterializeResult(
+        metadata=_report(cutting, pictures, line),
+        check_results=list(results(context.partition_key, published(cutting.production.variants))),
+    )
 
 
-def _report(cutting: Cutting, thumbnail: Image, line: Line) -> Metadata:
+def _report(cutting: Cutting, pictures: Stills, line: Line) -> Metadata:
     variants = [variant for _, variant in sorted(cutting.production.variants.items())]
-    report: Metadata = {
-        "variants": table(
-            [
-                {
-                    "variant": variant.variant_number,
-                    "seconds": variant.duration_seconds,
-                    "bytes": variant.video.bytes,
-                    "sha256": variant.video.sha256[:12],
-                    "selected": variant.is_selected,
-                }
-                for variant in variants
-            ]
-        ),
-        "thumbnail": picture(thumbnail, alt="thumbnail", width=240),
+    report: Metadata = {"variants": table([_row(variant) for variant in variants])}
+    if pictures.sheet is not None:
+        report["contact_sheet"] = drawing(pictures.sheet, alt="contact sheet")
+    report |= {
+        "waveform": drawing(pictures.waveform, alt="waveform"),
+        "thumbnail": picture(pictures.thumbnail, alt="thumbnail", width=240),
         "delivery": table(
             [
-                {"variant": cut.variant.variant_number, "lufs": cut.loudness.after_lufs} | asdict(cut.delivery)
+                {"variant": cut.variant.variant_number, "lufs_before": cut.loudness.before_lufs} | cut.delivery.figures
                 for cut in cutting.cut_now
             ]
         ),
@@ -68,6 +74,16 @@ def _report(cutting: Cutting, thumbnail: Image, line: Line) -> Metadata:
         "cost_usd": cost(cutting.cost_usd),
         "cut_now": dg.MetadataValue.int(len(cutting.cut_now)),
         "duration_seconds": dg.MetadataValue.float(max(variant.duration_seconds for variant in variants)),
+    }
+
+
+def _row(variant: Variant) -> dict[str, Cell]:
+    return {
+        "variant": variant.variant_number,
+        "seconds": variant.duration_seconds,
+        "bytes": variant.video.bytes,
+        "sha256": variant.video.sha256[:12],
+        "selected": variant.is_selected,
     }
 
 

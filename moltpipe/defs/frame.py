@@ -35,13 +35,13 @@ async def work_in(context: dg.AssetExecutionContext, line: Line) -> AsyncIterato
     """
 
     def ended_by_a_person() -> bool:
-        run = context.instance.get_run_by_id(context.run_id)
+        run = context.instance.get_run_by_id(context.run.run_id)
         return run is not None and run.status in _ENDED
 
     with _cancelled_by_interrupts() as interrupt:
         try:
             async with work_on(
-                line, context.partition_key, process_uuid=context.run_id, ended_by_a_person=ended_by_a_person
+                line, context.partition_key, process_uuid=context.run.run_id, ended_by_a_person=ended_by_a_person
             ) as work:
                 yield work
         except asyncio.CancelledError:

@@ -12,20 +12,25 @@ from urllib.parse import quote
 
 import dagster as dg
 import pandas as pd
-from PIL.Image import Image
+from PIL.Image import Dither, Image, Quantize
 
 Cell = str | int | float | bool | None
 Metadata = dict[str, dg.MetadataValue]
+LARGEST_PNG = 44_000
+"""Bytes of a picture, which is a third longer in an event: events are kept for ever."""
+MOST_COLOURS = 128
+FEWEST_COLOURS = 32
+"""Below this a scene looks painted by numbers, and a smaller picture shows more."""
 
 
 def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
-    """Rows as a table with typed columns. No rows make a table that says so."""
+    """Rows as a table with typed columns; a cell that a row lacks stays empty. No rows make a table that says so."""
     if not rows:
         return dg.MetadataValue.text("none")
     frame = pd.DataFrame([dict(row) for row in rows]).convert_dtypes()
     columns = [dg.TableColumn(str(name), _column_type(kind)) for name, kind in frame.dtypes.items()]
     return dg.MetadataValue.table(
-        records=[dg.TableRecord({key: _plain(value) for key, value in row.items()}) for row in rows],
+        records=[dg.TableRecord({one.name: _plain(row.get(one.name)) for one in columns}) for row in rows],
         schema=dg.TableSchema(columns=columns),
     )
 
@@ -46,6 +51,31 @@ def picture(image: Image, *, alt: str, width: int = 160) -> dg.MetadataValue:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=70, optimize=True)
     return dg.MetadataValue.md(f"![{alt}](data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()})")
+
+
+def drawing(image: Image, *, alt: str) -> dg.MetadataValue:
+    """A PNG inside the event, for what has edges and lettering: of as many colours as fit into `LARGEST_PNG` bytes."""
+    shown, colours = image, MOST_COLOURS
+    while True:
+        content = _png(shown, colours)
+        if len(content) <= LARGEST_PNG:
+            break
+        if colours > FEWEST_COLOURS:
+            colours //= 2
+        else:
+            shown = shown.resize((max(1, shown.width * 3 // 4), max(1, shown.height * 3 // 4)))
+    return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(content).decode()})")
+
+
+def _png(image: Image, colours: int) -> bytes:
+    if image.has_transparency_data:
+        few = image.convert("RGBA").quantize(colours, method=Quantize.FASTOCTREE)
+    else:
+        # Without dithering, whose noise cannot be packed: a picture of photographs would have half as many colours.
+        few = image.convert("RGB").quantize(colours, method=Quantize.MEDIANCUT, dither=Dither.NONE)
+    buffer = io.BytesIO()
+    few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def link(media_url: str | None, key: str) -> dg.MetadataValue:

@@ -1,17 +1,21 @@
-"""Pictures for the eye of the operator and the audience: the series poster, an episode's thumbnail."""
+"""Pictures for the eye of the operator and the audience: the series poster, and stills of a finished episode."""
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from moltpipe.engines.storyboard.poster import draw_poster
 from moltpipe.ledger.series import set_poster
+from moltpipe.media.stills import contact_sheet
+from moltpipe.media.waveform import waveform
 from moltpipe.production.line import Line
 from moltpipe.studio.keys import poster_key
 from moltpipe.studio.records import Production, Series
+from moltpipe.studio.timing import timeline
 
 
 def poster(series: Series) -> Image.Image:
@@ -31,9 +35,42 @@ def ensure_poster(line: Line, series: Series) -> None:
         set_poster(db, series.id, stored)
 
 
-def preview(line: Line, production: Production) -> Image.Image:
-    """The thumbnail of the episode's first variant, read back from the store."""
+@dataclass(frozen=True)
+class Stills:
+    """What an operator looks at before opening an episode. All are of its first variant."""
+
+    thumbnail: Image.Image
+    sheet: Image.Image | None
+    """The middle of every shot; None for an episode that is only heard."""
+    waveform: Image.Image
+    """The sound from beginning to end."""
+
+
+def stills(line: Line, production: Production) -> Stills:
+    """Pictures of an episode's first variant, out of what lies in the store.
+
+    Raises:
+        MediaError: what lies there cannot be read.
+    """
     first = production.variants[min(production.variants)]
-    with tempfile.TemporaryDirectory(dir=line.workdir) as folder:
-        file = line.store.fetch(first.thumbnail_key, Path(folder) / "thumbnail.jpg")
-        return Image.open(file).copy()
+    with tempfile.TemporaryDirectory(dir=line.workdir) as name:
+        folder = Path(name)
+        video = line.store.get(first.video, folder / "episode.mp4")
+        waveform(video, folder / "waveform.png")
+        return Stills(
+            thumbnail=_read(line.store.fetch(first.thumbnail_key, folder / "thumbnail.jpg")),
+            sheet=None if production.episode.medium == "audio" else contact_sheet(video, _middles(line, production)),
+            waveform=_read(folder / "waveform.png"),
+        )
+
+
+def _read(file: Path) -> Image.Image:
+    with Image.open(file) as image:
+        return image.copy()
+
+
+def _middles(line: Line, production: Production) -> list[float]:
+    """The middle of every shot in seconds, which no transition reaches."""
+    voices = {shot_id: one.duration_seconds for shot_id, one in production.voiceovers.items()}
+    timing = timeline(production.shots, voices, line.profile)
+    return [timing.profile.seconds(slot.start_frame + slot.frames // 2) for slot in timing.slots]
