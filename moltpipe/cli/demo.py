@@ -151,7 +151,7 @@ def _campaign(database: Database) -> Period:
 
 def _judged(agent: str, document: dict[str, Any]) -> PilotScript:
     admission = judge(document)
-    if admission.script is None:
+    if not isinstance(admission.script, PilotScript):
         raise DemoFailed(f"the sample script of {agent} was refused: {admission.refusals}")
     return admission.script
 

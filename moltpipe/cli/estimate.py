@@ -19,6 +19,7 @@ from moltpipe.cli.report import complain, heading, print_json, print_table, repo
 from moltpipe.cli.submit import printed_name, read_file, refused, tell_refused, unreadable
 from moltpipe.engines.errors import EngineError
 from moltpipe.production.estimate import Bill, Cap, Estimate, caps, crew_without_keys, estimate
+from moltpipe.production.line import finish_of
 from moltpipe.settings import Settings, load_settings, variable
 from moltpipe.studio.admission import read
 from moltpipe.studio.documents import Refusal
@@ -32,9 +33,13 @@ def register(app: typer.Typer) -> None:
 
 
 def estimate_series(
-    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A pilot script as JSON.")], as_json: Json = False
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A pilot script or an audio pack as JSON.")],
+    as_json: Json = False,
 ) -> None:
-    """Say what a series from a pilot script would cost with the engines of the settings. Nothing is sent or filed."""
+    """Say what a series from a pilot script or an audio pack would cost with the engines of the settings.
+
+    Nothing is sent or filed.
+    """
     settings = load_settings(with_keys=False)
     name = printed_name(script)
     try:
@@ -46,7 +51,9 @@ def estimate_series(
     try:
         with tempfile.TemporaryDirectory(prefix="moltpipe-estimate-") as folder:
             engines = crew_without_keys(settings, Path(folder))
-            found = estimate(admission.script, admission.document, engines, settings.profile)
+            found = estimate(
+                admission.script, admission.document, engines, settings.profile, finish=finish_of(settings)
+            )
     except EngineError as error:
         complain(str(error))
         sys.exit(1)
@@ -115,7 +122,8 @@ def _document(name: str, found: Estimate, held: tuple[Cap, ...]) -> dict[str, An
 
 
 def _tell(found: Estimate, held: tuple[Cap, ...], settings: Settings) -> None:
-    heading(f"“{found.title}” at {settings.profile.name}")
+    filmed = any(one.stage == "picture" for one in found.bills)
+    heading(f"“{found.title}” at {settings.profile.name}" if filmed else f"“{found.title}”, an audio series")
     print_table(
         ["stage", "engine", "calls", "reckoning", "USD"],
         [(one.stage, one.engine, one.calls, "; ".join(one.bases), _priced(one)) for one in found.bills],
@@ -138,7 +146,11 @@ def _tell(found: Estimate, held: tuple[Cap, ...], settings: Settings) -> None:
     for cap in held:
         if cap.limit_usd is not None:
             say(_verdict(cap))
-    report("episodes 2 to 5 are drafted for this; the lengths of voices are assumed from their lines")
+    drafted = any(one.stage == "script" for one in found.bills)
+    report(
+        ("episodes 2 to 5 are drafted for this; " if drafted else "")
+        + "the lengths of voices are assumed from their lines"
+    )
 
 
 def _priced(bill: Bill) -> str:

@@ -1,4 +1,4 @@
-"""`moltpipe submit`: pilot scripts at the door.
+"""`moltpipe submit`: pilot scripts and audio packs at the door.
 
 Here: reading files and telling what became of each. Not here: judging them (`studio.admission`), filing them
 (`ledger.scripts`).
@@ -24,6 +24,7 @@ from moltpipe.ledger.database import Database
 from moltpipe.ledger.scripts import FiledScript, StudioRefused, file_script, studio_genre
 from moltpipe.studio.admission import read
 from moltpipe.studio.documents import MAX_BYTES, Refusal, ScriptNote
+from moltpipe.studio.narration import AUDIO
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,17 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Pilot scripts as JSON.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Pilot scripts and audio packs as JSON.")],
     agent: Agent,
     studio: Annotated[
         str | None, typer.Option(help="Slug of the studio; if not given, the agent's for the genre, made when missing.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """File pilot scripts. A bad one is refused whole, with every error at once; the others are filed all the same."""
+    """File pilot scripts and audio packs.
+
+    A bad one is refused whole, with every error at once; the others are filed all the same.
+    """
     with session() as opened:
         verdicts = [_file(opened.database, file, agent, studio) for file in files]
     if as_json:
@@ -123,6 +127,7 @@ def _document(verdicts: list[_Verdict]) -> dict[str, Any]:
                 "script_id": str(one.script.script_id),
                 "title": one.script.title,
                 "studio": one.script.studio_slug,
+                "medium": one.script.medium,
             }
             for one in verdicts
             if one.script
@@ -141,7 +146,8 @@ def _tell(verdict: _Verdict) -> None:
         tell_refused(verdict.file, verdict.refusals)
         return
     script = verdict.script
-    say(f"filed {script.script_id}  “{script.title}” for studio {script.studio_slug}")
+    heard = ", an audio series" if script.medium == AUDIO else ""
+    say(f"filed {script.script_id}  “{script.title}” for studio {script.studio_slug}{heard}")
     for note in verdict.notes:
         report(f"  note: {_spelled(note)}")
 

@@ -13,6 +13,7 @@ from moltpipe.defs.voting import LIMITED_SERIES
 from moltpipe.production.line import Line
 from moltpipe.production.posters import poster
 from moltpipe.production.screenwriting import Screenplay, write_episode
+from moltpipe.studio.narration import AUDIO
 from moltpipe.studio.screenplay import spoken_line
 
 
@@ -26,7 +27,10 @@ from moltpipe.studio.screenplay import spoken_line
 async def episode_script(
     context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]
 ) -> dg.MaterializeResult[None]:
-    """The shots of one episode: the pilot's as submitted, a later one's as the screenwriter continues them."""
+    """The shots of one episode: the pilot's as submitted, a later one's as the screenwriter continues them.
+
+    Of an audio series, the passages of the submitted narration.
+    """
     async with work_in(context, line) as work:
         screenplay = await write_episode(work, regenerate=config.regenerate)
         image = await asyncio.to_thread(poster, screenplay.production.series)
@@ -36,16 +40,13 @@ async def episode_script(
 def _report(screenplay: Screenplay, image: Image, line: Line) -> Metadata:
     series = screenplay.production.series
     shots = screenplay.shots
+    filmed = series.medium != AUDIO
     report: Metadata = {
-        "shots": table(
+        "shots" if filmed else "passages": table(
             [
-                {
-                    "shot": shot.number,
-                    "seconds": shot.duration_seconds,
-                    "camera": shot.prompt.camera,
-                    "scene": shot.prompt.scene,
-                    "line": spoken.text if (spoken := spoken_line(shot.audio)) else f"({shot.audio.type.value})",
-                }
+                {"shot" if filmed else "passage": shot.number, "seconds": shot.duration_seconds}
+                | ({"camera": shot.prompt.camera, "scene": shot.prompt.scene} if filmed else {})
+                | {"line": spoken.text if (spoken := spoken_line(shot.audio)) else f"({shot.audio.type.value})"}
                 for shot in shots
             ]
         ),

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, Row
 from moltpipe.ledger.schema import scripts, studios
 from moltpipe.studio.keys import slug
 from moltpipe.studio.moments import in_utc
+from moltpipe.studio.narration import AUDIO, AudioPack
 from moltpipe.studio.screenplay import Genre, PilotScript
 
 
@@ -29,6 +30,7 @@ class FiledScript:
     script_id: UUID
     title: str
     studio_slug: str
+    medium: str = "video"
 
 
 class StudioRefused(Exception):
@@ -68,16 +70,17 @@ class StudioGenreDiffers(StudioRefused):
 
 def file_script(
     db: Connection,
-    script: PilotScript,
+    script: PilotScript | AudioPack,
     document: dict[str, Any],
     *,
     agent_name: str,
     studio_slug: str | None,
     now: datetime,
 ) -> FiledScript:
-    """File a script as submitted. `document` is kept word for word, with whatever keys the agent sent.
+    """File a pilot script or an audio pack as submitted.
 
-    Without a named studio it is the agent's for the script's genre, made when there is none.
+    `document` is kept word for word, with whatever keys the agent sent. Without a named studio it is the agent's for
+    the script's genre, made when there is none.
 
     Raises:
         UnknownStudio: the named studio does not exist.
@@ -90,6 +93,7 @@ def file_script(
         if studio_slug is None
         else _named_studio(db, studio_slug, agent_name, script.genre)
     )
+    medium = AUDIO if isinstance(script, AudioPack) else "video"
     script_id = db.execute(
         sa.insert(scripts)
         .values(
@@ -97,13 +101,14 @@ def file_script(
             title=script.title,
             logline=script.logline,
             genre=script.genre.value,
+            medium=medium,
             script_data=document,
             pilot_status="submitted",
             submitted_at=in_utc(now),
         )
         .returning(scripts.c.id)
     ).scalar_one()
-    return FiledScript(script_id=script_id, title=script.title, studio_slug=studio.slug)
+    return FiledScript(script_id=script_id, title=script.title, studio_slug=studio.slug, medium=medium)
 
 
 def studio_genre(db: Connection, studio_slug: str) -> str:

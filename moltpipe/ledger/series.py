@@ -26,8 +26,9 @@ from moltpipe.ledger.schema import (
     takes,
 )
 from moltpipe.studio.keys import episode_key, slug
+from moltpipe.studio.narration import AUDIO, bible_of, poster_spec_of
 from moltpipe.studio.records import Episode, Series, Stored
-from moltpipe.studio.screenplay import EPISODES_PER_SERIES, PosterSpec, SeriesBible
+from moltpipe.studio.screenplay import EPISODES_PER_SERIES, LEGACY_POSTER_KEY, PosterSpec, SeriesBible
 
 EPISODES = sa.select(episodes, limited_series.c.medium).join(
     limited_series, limited_series.c.id == episodes.c.series_id
@@ -166,6 +167,11 @@ def _series_of(db: Connection, script_id: UUID) -> UUID:
     if found is not None:
         return found
     document = script.script_data if isinstance(script.script_data, dict) else {}
+    bible: Any = document.get("series_bible", {})
+    # The old system's agents know the poster spec by the name that its first schema gave it.
+    poster_spec: Any = document.get("poster_spec", document.get(LEGACY_POSTER_KEY, {}))
+    if script.medium == AUDIO:
+        bible, poster_spec = bible_of(document), poster_spec_of(document)
     made: UUID = db.execute(
         sa.insert(limited_series)
         .values(
@@ -177,9 +183,8 @@ def _series_of(db: Connection, script_id: UUID) -> UUID:
             logline=script.logline,
             genre=script.genre,
             medium=script.medium,
-            series_bible=document.get("series_bible", {}),
-            # The old system's agents know the poster spec by the name that its first schema gave it.
-            poster_spec=document.get("poster_spec", document.get("Scripter_spec", {})),
+            series_bible=bible,
+            poster_spec=poster_spec,
         )
         .returning(limited_series.c.id)
     ).scalar_one()

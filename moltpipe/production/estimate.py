@@ -3,8 +3,9 @@
 Here: those requests, made without a ledger, and their quotes added up. Not here: what one request costs (its
 engine), keeping to the caps while producing (`ledger.spending`).
 
-The later episodes are not written yet, so the outline drafts them, free; nobody has spoken yet, so a line's length is
-assumed from its text. What was sold as an estimate before was a constant per video that nobody had reckoned.
+The later episodes are not written yet, so the outline drafts them, free (an audio pack has them all); nobody has spoken
+yet, so a line's length is assumed from its text. What was sold as an estimate before was a constant per video that
+nobody had reckoned.
 """
 
 from __future__ import annotations
@@ -28,12 +29,21 @@ from moltpipe.engines.protocols import Camera, Engine, EpisodeRequest, Quote
 from moltpipe.production.filming import request_to
 from moltpipe.production.line import Crew, crew
 from moltpipe.production.scoring import score_request
-from moltpipe.production.screenwriting import episode_request
+from moltpipe.production.screenwriting import episode_request, submitted_script
 from moltpipe.production.voicing import line_request
 from moltpipe.settings import Settings, SettingsError
+from moltpipe.studio.finish import HOUSE_FINISH, Finish
+from moltpipe.studio.narration import AUDIO, AudioPack, bible_of, poster_spec_of, reading
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.records import Episode, Production, Series, Shot, Stored, Voiceover
-from moltpipe.studio.screenplay import EPISODES_PER_SERIES, EpisodeScript, PilotScript, spoken_line
+from moltpipe.studio.screenplay import (
+    EPISODES_PER_SERIES,
+    EpisodeScript,
+    PilotScript,
+    PosterSpec,
+    SeriesBible,
+    spoken_line,
+)
 from moltpipe.studio.timing import spoken_seconds
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
@@ -157,8 +167,15 @@ def crew_without_keys(settings: Settings, workdir: Path) -> Crew:
     return replace(crew(settings, workdir), other_camera=other_camera)
 
 
-def estimate(script: PilotScript, document: dict[str, Any], engines: Crew, profile: Profile) -> Estimate:
-    """Quote all that a series from this script needs. `document` is the script as it was sent.
+def estimate(
+    script: PilotScript | AudioPack,
+    document: dict[str, Any],
+    engines: Crew,
+    profile: Profile,
+    *,
+    finish: Finish = HOUSE_FINISH,
+) -> Estimate:
+    """Quote all that a series from this script or audio pack needs. `document` is what was sent.
 
     Raises:
         EngineError: an engine cannot do one of the requests.
@@ -171,17 +188,17 @@ def estimate(script: PilotScript, document: dict[str, Any], engines: Crew, profi
     for number in range(1, EPISODES_PER_SERIES + 1):
         production = Production(series, _episode(series, number, script.title), shots=())
         written: list[Charge] = []
-        if number == 1:
-            drafted = EpisodeScript(episode_number=1, title=script.title, shots=script.shots)
+        if number == 1 or isinstance(script, AudioPack):
+            drafted = submitted_script(production)
         else:
             request = episode_request(production)
             written.append(_charge("script", engines.screenwriter, request, number))
             drafted = _drafted(request)
         production = _voiced(Production(series, _episode(series, number, drafted.title), shots=_shots(series, drafted)))
-        written += (one for one in _made(production, engines, profile) if _is_paid(one, paid))
+        written += (one for one in _made(production, engines, profile, finish) if _is_paid(one, paid))
         charges += written
         quotes = [one.quote for one in written]
-        seconds = score_request(production, profile).seconds
+        seconds = _seconds(production, engines, profile)
         episodes.append(EpisodeEstimate(number, drafted.title, seconds, _known(quotes), _unpriced(quotes)))
     return Estimate(title=script.title, charges=tuple(charges), episodes=tuple(episodes))
 
@@ -197,19 +214,29 @@ def caps(found: Estimate, *, run: Decimal | None, series: Decimal | None, day: D
     )
 
 
-def _made(production: Production, engines: Crew, profile: Profile) -> Iterator[Charge]:
+def _made(production: Production, engines: Crew, profile: Profile, finish: Finish) -> Iterator[Charge]:
     """The requests of an episode whose shots are written, in the order of the work."""
     number = production.episode.number
     for shot in production.shots:
         line = spoken_line(shot.audio)
         if line is not None:
             yield _charge("voice", engines.voice, line_request(production.series, line), number)
-    for variant_number in range(1, production.episode.variants_wanted + 1):
+    filmed = production.series.medium != AUDIO
+    for variant_number in range(1, production.episode.variants_wanted + 1 if filmed else 1):
         for shot in production.shots:
             camera = engines.camera_for(shot, voiced=shot.id in production.voiceovers)
-            yield _charge("picture", camera, request_to(camera, production, shot, variant_number, profile), number)
+            request = request_to(camera, production, shot, variant_number, profile, finish=finish)
+            yield _charge("picture", camera, request, number)
     if engines.composer is not None:
         yield _charge("music", engines.composer, score_request(production, profile), number)
+
+
+def _seconds(production: Production, engines: Crew, profile: Profile) -> float:
+    """Length of one cut. Music lengthens a narration: it is heard before the first word and after the last."""
+    if production.series.medium == AUDIO:
+        voices = {shot_id: one.duration_seconds for shot_id, one in production.voiceovers.items()}
+        return reading(production.shots, voices, scored=engines.composer is not None).seconds
+    return score_request(production, profile).seconds
 
 
 def _charge(stage: str, engine: Engine[RequestT, ResultT], request: RequestT, episode_number: int) -> Charge:
@@ -238,8 +265,12 @@ def _unpriced(quotes: Iterable[Quote]) -> int:
 # A series that is in no ledger ---------------------------------------------------------------------------------------
 
 
-def _series(script: PilotScript, document: dict[str, Any]) -> Series:
+def _series(script: PilotScript | AudioPack, document: dict[str, Any]) -> Series:
     ident = uuid5(NAMESPACE_OID, script.model_dump_json())
+    if isinstance(script, AudioPack):
+        medium, bible = AUDIO, SeriesBible.model_validate(bible_of(document))
+    else:
+        medium, bible = "video", script.series_bible
     return Series(
         id=ident,
         script_id=ident,
@@ -247,9 +278,9 @@ def _series(script: PilotScript, document: dict[str, Any]) -> Series:
         title=script.title,
         logline=script.logline,
         genre=script.genre.value,
-        medium="video",
-        bible=script.series_bible,
-        poster_spec=script.poster_spec,
+        medium=medium,
+        bible=bible,
+        poster_spec=script.poster_spec or PosterSpec.model_validate(poster_spec_of(document)),
         poster_key=None,
         script_data=document,
         agent_name="",
@@ -258,7 +289,12 @@ def _series(script: PilotScript, document: dict[str, Any]) -> Series:
 
 def _episode(series: Series, number: int, title: str) -> Episode:
     return Episode(
-        id=uuid5(series.id, f"episode {number}"), series_id=series.id, number=number, title=title, partition_key=""
+        id=uuid5(series.id, f"episode {number}"),
+        series_id=series.id,
+        number=number,
+        title=title,
+        partition_key="",
+        medium=series.medium,
     )
 
 
@@ -274,6 +310,7 @@ def _shots(series: Series, script: EpisodeScript) -> tuple[Shot, ...]:
             strategy=shot.edit_extend_strategy,
             kind=shot.kind,
             engine=shot.engine,
+            transition=shot.transition,
         )
         for number, shot in enumerate(script.shots, start=1)
     )

@@ -14,6 +14,7 @@ from moltpipe.production.answers import using
 from moltpipe.production.calls import Subject, call
 from moltpipe.production.work import Work
 from moltpipe.studio.keys import score_key
+from moltpipe.studio.narration import AUDIO, reading
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.records import Production, Score
 from moltpipe.studio.timing import timeline
@@ -68,16 +69,19 @@ def score_request(production: Production, profile: Profile) -> ScoreRequest:
     """The request for an episode's music: as long as the episode, in the temper of its genre."""
     series = production.series
     mood = series.poster_spec.mood
+    kind = "underscore for a story read aloud" if series.medium == AUDIO else "film score"
     words = [
-        f"Instrumental film score, {_TEMPERS.get(series.genre, 'orchestral')}",
+        f"Instrumental {kind}, {_TEMPERS.get(series.genre, 'orchestral')}",
         mood,
         # What sets one episode's music apart: five times the same request would be paid for five times.
         f"for an episode called {production.episode.title!r}, number {production.episode.number}",
         "no vocals",
     ]
-    timing = timeline(
-        production.shots,
-        {shot_id: one.duration_seconds for shot_id, one in production.voiceovers.items()},
-        profile,
-    )
-    return ScoreRequest(prompt=", ".join(word for word in words if word), seconds=timing.seconds)
+    return ScoreRequest(prompt=", ".join(word for word in words if word), seconds=_seconds(production, profile))
+
+
+def _seconds(production: Production, profile: Profile) -> float:
+    voices = {shot_id: one.duration_seconds for shot_id, one in production.voiceovers.items()}
+    if production.series.medium == AUDIO:
+        return reading(production.shots, voices, scored=True).seconds
+    return timeline(production.shots, voices, profile).seconds

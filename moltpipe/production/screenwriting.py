@@ -1,7 +1,8 @@
 """The script stage: five different episodes, and the poster of the series.
 
 The pilot's shots are what the agent submitted; the screenwriter engine writes the other four. The old
-system enqueued the pilot's shots five times.
+system enqueued the pilot's shots five times. Of an audio series the agent submitted all five, as texts to be
+read: their passages are shots without pictures, and nobody is asked to write.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from moltpipe.ledger.shots import ShotsInUse, write_shots
 from moltpipe.production.calls import Subject, call, spent
 from moltpipe.production.posters import ensure_poster
 from moltpipe.production.work import Work
+from moltpipe.studio.narration import AUDIO, AudioPack, narration_script
 from moltpipe.studio.records import Production, Shot
 from moltpipe.studio.screenplay import EpisodeScript, PilotScript
 
@@ -41,7 +43,9 @@ async def write_episode(work: Work, *, regenerate: bool) -> Screenplay:
         EngineError: the screenwriter failed.
     """
     production = work.production
-    if production.episode.number == 1:
+    heard_only = production.series.medium == AUDIO
+    if production.episode.number == 1 or heard_only:
+        # Every episode of an audio series has the poster as its cover, and none waits for the first one.
         await asyncio.to_thread(ensure_poster, work.line, production.series)
     if production.shots and not regenerate:
         cost = await asyncio.to_thread(spent, work, "write")
@@ -50,11 +54,10 @@ async def write_episode(work: Work, *, regenerate: bool) -> Screenplay:
     if production.takes or production.voiceovers:
         # Before the screenwriter is asked: a script that cannot be put in its place is not paid for.
         raise ShotsInUse(production.episode.partition_key, len(production.takes), len(production.voiceovers))
-    pilot = PilotScript.model_validate(production.series.script_data)
-    if production.episode.number == 1:
-        script = EpisodeScript(episode_number=1, title=production.episode.title, shots=pilot.shots)
-        shots = await asyncio.to_thread(_record, work, script, regenerate=regenerate)
-        return Screenplay(work.reload(), shots, written_now=True, engine="pilot script", cost_usd=Decimal(0))
+    if heard_only or production.episode.number == 1:
+        shots = await asyncio.to_thread(_record, work, submitted_script(production), regenerate=regenerate)
+        engine_name = "audio pack" if heard_only else "pilot script"
+        return Screenplay(work.reload(), shots, written_now=True, engine=engine_name, cost_usd=Decimal(0))
 
     engine = work.line.crew.screenwriter
     draft = await asyncio.to_thread(_draft_number, work)
@@ -69,6 +72,15 @@ async def write_episode(work: Work, *, regenerate: bool) -> Screenplay:
         _record, work, answer.result.script, regenerate=regenerate, answer_to=answer.call_id
     )
     return Screenplay(work.reload(), shots, True, engine.name, await asyncio.to_thread(spent, work, "write"))
+
+
+def submitted_script(production: Production) -> EpisodeScript:
+    """The script of an episode that the agent wrote: the pilot, or any episode of an audio series."""
+    number, document = production.episode.number, production.series.script_data
+    if production.series.medium == AUDIO:
+        return narration_script(AudioPack.model_validate(document), number)
+    pilot = PilotScript.model_validate(document)
+    return EpisodeScript(episode_number=number, title=production.episode.title, shots=pilot.shots)
 
 
 def episode_request(production: Production) -> EpisodeRequest:

@@ -1,7 +1,7 @@
-"""The door: what is wrong with a submitted pilot script, all of it at once, in the words of the trade.
+"""The door: what is wrong with a submitted pilot script or audio pack, all at once, in the words of the trade.
 
-Here: the rules across fields, and the wording of refusals. Not here: the shape of a script
-(`studio.screenplay`), reading JSON (`studio.documents`), filing it (`ledger.scripts`).
+Here: the rules across fields, and the wording of refusals. Not here: the shape of a script (`studio.screenplay`,
+`studio.narration`), reading JSON (`studio.documents`), filing it (`ledger.scripts`).
 
 What the old server or its skill schema accepts is accepted, and unknown keys are kept as sent. The old
 server checked neither references to anchors nor the studio's genre, and let through characters that
@@ -31,8 +31,19 @@ from moltpipe.studio.documents import (
     parse_json,
     shown,
 )
+from moltpipe.studio.narration import (
+    AUDIO,
+    FIRST_WITH_RECAP,
+    MAX_EPISODE_S,
+    MIN_EPISODE_S,
+    MIN_NARRATION,
+    AudioPack,
+    expected_seconds,
+    is_audio_pack,
+)
 from moltpipe.studio.screenplay import (
     CAMERA_TERMS,
+    EPISODES_PER_SERIES,
     LEGACY_POSTER_KEY,
     MAX_PALETTE,
     MAX_SHOTS,
@@ -66,7 +77,7 @@ _MISCOUNTED = ("too_short", "too_long")
 class Admission:
     """The judgement on one document. Either there is a script or there are refusals."""
 
-    script: PilotScript | None
+    script: PilotScript | AudioPack | None
     document: dict[str, Any]
     """As sent, unknown keys and all; empty when it was no JSON object."""
     refusals: tuple[Refusal, ...] = ()
@@ -74,7 +85,7 @@ class Admission:
 
 
 def read(text: str | bytes, *, studio_genre: str | None = None) -> Admission:
-    """Read and judge a pilot script. Never raises for what the text says."""
+    """Read and judge a pilot script or an audio pack. Never raises for what the text says."""
     try:
         document = parse_json(text)
     except InvalidJson as error:
@@ -83,7 +94,9 @@ def read(text: str | bytes, *, studio_genre: str | None = None) -> Admission:
 
 
 def judge(document: object, *, studio_genre: str | None = None) -> Admission:
-    """Judge a parsed JSON document as a pilot script, naming every error at once.
+    """Judge a parsed JSON document as a pilot script or, where it is meant as one, an audio pack.
+
+    Every error is named at once.
 
     `studio_genre`: the genre of the studio that it is filed for, if that is settled already.
     """
@@ -96,15 +109,17 @@ def judge(document: object, *, studio_genre: str | None = None) -> Admission:
     except Unmanageable as error:
         return Admission(script=None, document=document, refusals=(error.finding.as_refusal(),))
     findings = copy.findings
-    script: PilotScript | None = None
+    script: PilotScript | AudioPack | None = None
+    shape = AudioPack if is_audio_pack(readable) else PilotScript
     try:
         # By way of JSON, since only there "strict" takes lists for tuples, and still no text for a number.
-        script = PilotScript.model_validate_json(json.dumps(readable), strict=True)
+        script = shape.model_validate_json(json.dumps(readable), strict=True)
     except ValidationError as error:
         known = {finding.place for finding in findings}
         worded = [_worded(one) for one in error.errors(include_url=False) if one["type"] not in _MISCOUNTED]
         findings += [one for one in worded if one.place not in known]
-    findings += _across(readable, studio_genre)
+    findings += _medium(readable)
+    findings += (_across_pack if shape is AudioPack else _across)(readable, studio_genre)
     if script is None or findings:
         ordered = sorted(findings, key=_reading_order)
         return Admission(script=None, document=document, refusals=tuple(one.as_refusal() for one in ordered))
@@ -118,7 +133,7 @@ def _worded(error: ErrorDetails) -> Finding:
     """One finding of the shape. The library that checks it speaks of floats, tuples and models."""
     place = tuple(error["loc"])
     wording = _WORDINGS.get(error["type"])
-    rule = wording(error.get("ctx", {}), error["input"], place) if wording else "is not what a pilot script has here"
+    rule = wording(error.get("ctx", {}), error["input"], place) if wording else "is not what a script has here"
     return Finding(place, None if error["type"] == "missing" else error["input"], rule)
 
 
@@ -126,6 +141,10 @@ def _too_short(limits: Mapping[str, Any], value: object, _: Place) -> str:
     if limits["min_length"] == 1:
         return "must not be empty"
     return f"needs at least {limits['min_length']} characters, has {len(str(value).strip())}"
+
+
+def _unit(place: Place) -> str:
+    return "" if "episode_number" in place else " seconds"
 
 
 def _anchor_wording(_: Mapping[str, Any], __: object, place: Place) -> str:
@@ -139,6 +158,7 @@ _WORDINGS: dict[str, Callable[[Mapping[str, Any], object, Place], str]] = {
     "tuple_type": lambda *_: "must be a list",
     "string_type": lambda *_: "must be text",
     "float_type": lambda *_: "must be a number of seconds",
+    "int_type": lambda *_: "must be a whole number",
     "enum": lambda limits, *_: f"must be one of {str(limits['expected']).replace(chr(39), '')}",
     "literal_error": lambda limits, *_: f"must be one of {str(limits['expected']).replace(chr(39), '')}",
     "string_too_short": _too_short,
@@ -146,8 +166,8 @@ _WORDINGS: dict[str, Callable[[Mapping[str, Any], object, Place], str]] = {
         f"may have at most {limits['max_length']} characters, has {len(str(value).strip())}"
     ),
     "string_pattern_mismatch": _anchor_wording,
-    "greater_than_equal": lambda limits, *_: f"must be at least {limits['ge']:g} seconds",
-    "less_than_equal": lambda limits, *_: f"must be at most {limits['le']:g} seconds",
+    "greater_than_equal": lambda limits, _, place: f"must be at least {limits['ge']:g}{_unit(place)}",
+    "less_than_equal": lambda limits, _, place: f"must be at most {limits['le']:g}{_unit(place)}",
 }
 
 
@@ -167,6 +187,42 @@ def _across(document: dict[str, Any], studio_genre: str | None) -> Iterator[Find
             yield from _words(shot.get("audio"), ("shots", index, "audio"))
     yield from _runtime(shots)
     yield from _palette(document)
+
+
+def _medium(document: dict[str, Any]) -> Iterator[Finding]:
+    medium = document.get("medium")
+    if medium not in (None, "video", AUDIO):
+        yield Finding(("medium",), medium, f"must be one of video or {AUDIO}")
+
+
+def _across_pack(document: dict[str, Any], studio_genre: str | None) -> Iterator[Finding]:
+    """The same for an audio pack."""
+    episodes = document.get("episodes")
+    if isinstance(episodes, list) and len(episodes) != EPISODES_PER_SERIES:
+        yield Finding(("episodes",), episodes, f"must be {EPISODES_PER_SERIES} episodes, there are {len(episodes)}")
+    yield from _genre(document.get("genre"), studio_genre)
+    yield from _anchors(document.get("series_bible"), [])
+    numbers: list[object] = []
+    for index, episode in enumerate(episodes if isinstance(episodes, list) else []):
+        if isinstance(episode, dict):
+            yield from _narrated(episode, ("episodes", index), numbers)
+    yield from _palette(document)
+
+
+def _narrated(episode: dict[str, Any], place: Place, numbers: list[object]) -> Iterator[Finding]:
+    """One episode of a pack. `numbers` are those of the episodes before it, to which its own is added."""
+    number = episode.get("episode_number")
+    if isinstance(number, int) and not isinstance(number, bool):
+        if number in numbers:
+            yield Finding((*place, "episode_number"), number, "an episode's number may stand only once")
+        numbers.append(number)
+        if episode.get("recap") is None and FIRST_WITH_RECAP <= number <= EPISODES_PER_SERIES:
+            rule = f"is required for episodes {FIRST_WITH_RECAP} to {EPISODES_PER_SERIES}: what happened before"
+            yield Finding((*place, "recap"), None, rule)
+    for field, fewest in (("recap", 0), ("narration_text", MIN_NARRATION)):
+        words = episode.get(field)
+        if isinstance(words, str) and len(words.strip()) >= fewest and not _speakable(words):
+            yield Finding((*place, field), words, f"{field} needs words to speak")
 
 
 def _counts(entries: object, place: Place, noun: str, fewest: int, most: int) -> Iterator[Finding]:
@@ -265,11 +321,26 @@ def _palette(document: dict[str, Any]) -> Iterator[Finding]:
 # --- Notes on a script that is good -------------------------------------------------------------------
 
 
-def _notes(script: PilotScript) -> Iterator[Finding]:
+def _notes(script: PilotScript | AudioPack) -> Iterator[Finding]:
     if len(script.title) < SHORT_TITLE:
         yield Finding(("title",), script.title, "a very short title is hard to find again")
     if len(script.logline) < SHORT_LOGLINE:
         yield Finding(("logline",), script.logline, "a logline of one full sentence wins more votes")
+    yield from _pack_notes(script) if isinstance(script, AudioPack) else _pilot_notes(script)
+
+
+def _pack_notes(pack: AudioPack) -> Iterator[Finding]:
+    for index, episode in enumerate(pack.episodes):
+        shortest, longest = expected_seconds(episode)
+        if not MIN_EPISODE_S <= shortest <= longest <= MAX_EPISODE_S:
+            rule = (
+                f"will last {shortest:.0f} to {longest:.0f} seconds, by its narrator: an episode that does not last "
+                f"{MIN_EPISODE_S:.0f} to {MAX_EPISODE_S:.0f} seconds once it is spoken is not published"
+            )
+            yield Finding(("episodes", index, "narration_text"), episode.narration_text, rule)
+
+
+def _pilot_notes(script: PilotScript) -> Iterator[Finding]:
     for field, kind in (("location_anchors", "places"), ("character_anchors", "characters")):
         if not getattr(script.series_bible, field):
             yield Finding(("series_bible", field), [], f"without anchors {kind} will look different in every shot")
@@ -317,4 +388,8 @@ def _reading_order(finding: Finding) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-_FIELD_ORDER = {field: place for place, field in enumerate([*PilotScript.model_fields, LEGACY_POSTER_KEY])}
+_IN_ORDER = (
+    "medium", "title", "logline", "genre", "arc", "series_bible", "shots", "episodes", "narration_voice_id",
+    "poster_spec", LEGACY_POSTER_KEY,
+)  # fmt: skip
+_FIELD_ORDER = {field: place for place, field in enumerate(_IN_ORDER)}

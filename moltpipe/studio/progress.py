@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moltpipe.studio.narration import AUDIO
 from moltpipe.studio.records import Production
 from moltpipe.studio.screenplay import spoken_line
 
@@ -23,14 +24,14 @@ def progress_of(production: Production) -> Progress | None:
         return None
     wanted = production.episode.variants_wanted
     lines = sum(spoken_line(shot.audio) is not None for shot in production.shots)
-    takes = len(production.shots) * wanted
+    takes = 0 if production.episode.medium == AUDIO else len(production.shots) * wanted
     spoken, filmed, cut = len(production.voiceovers), len(production.takes), len(production.variants)
     if cut >= wanted:
         making = "published"
-    elif filmed >= takes:
-        making = f"variants {cut} of {wanted}"
-    elif spoken >= lines:
+    elif spoken < lines:
+        making = f"lines {spoken} of {lines}"
+    elif filmed < takes:
         making = f"takes {filmed} of {takes}"
     else:
-        making = f"lines {spoken} of {lines}"
+        making = f"variants {cut} of {wanted}"
     return Progress(done=1 + spoken + filmed + cut, total=1 + lines + takes + wanted, making=making)

@@ -37,6 +37,25 @@ def test_an_estimate_needs_no_service_and_leaves_nothing_behind(moltpipe: Moltpi
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_audio_pack_is_quoted_for_its_voice_alone(moltpipe: Moltpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLTPIPE_VOICE", "elevenlabs")
+    monkeypatch.setenv("MOLTPIPE_ELEVENLABS_PRICE_USD", "0.2")
+    monkeypatch.setenv("MOLTPIPE_CAMERA", "veo")
+    (pack,) = samples.sample_packs()
+    document = moltpipe("estimate", pack, "--json").json
+    (voice,) = document["lines"]
+    assert (voice["stage"], voice["engine"]) == ("voice", "elevenlabs")
+    spoken = sum(
+        len(one["narration_text"]) + len(one.get("recap", "")) for one in json.loads(pack.read_text())["episodes"]
+    )
+    assert voice["usd"] == pytest.approx(0.2 * spoken / 1000, rel=0.02)
+    assert [one["title"] for one in document["per_episode"]][:2] == ["Monday: Load", "Tuesday: Call"]
+    assert all(180 <= one["seconds"] <= 400 for one in document["per_episode"])
+    said = moltpipe("estimate", pack)
+    assert "“Known by Weight”, an audio series" in said.out
+    assert "drafted" not in said.err
+
+
 def test_hosted_engines_are_quoted_without_a_key(moltpipe: Moltpipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOLTPIPE_CAMERA", "veo")
     monkeypatch.setenv("MOLTPIPE_VEO_PRICE_USD", "0.25")

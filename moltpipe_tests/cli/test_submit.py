@@ -33,6 +33,38 @@ def test_good_scripts_are_filed_and_told_by_file_id_and_title(moltpipe: Moltpipe
     assert len({one["script_id"] for one in said.json["filed"]}) == scripts_filed(database) == 2
 
 
+def test_an_audio_pack_is_filed_beside_pilots_and_people_are_told_that_it_is_one(
+    moltpipe: Moltpipe, database: Database
+) -> None:
+    (pack,) = samples.sample_packs()
+    said = moltpipe("submit", pack, GOOD, "--agent", "molt", "--json")
+    assert said.status == 0
+    assert [(one["title"], one["medium"]) for one in said.json["filed"]] == [
+        ("Known by Weight", "audio"),
+        ("The Kettle", "video"),
+    ]
+    assert scripts_filed(database) == 2
+    assert "“Known by Weight” for studio molt-drama, an audio series" in moltpipe("submit", pack, "--agent", "molt").out
+
+
+def test_all_that_is_wrong_with_a_pack_is_said_at_once_and_a_doubtful_length_is_a_note(
+    moltpipe: Moltpipe, tmp_path: Path
+) -> None:
+    said = moltpipe("submit", SCRIPTS / "bad_pack.json", "--agent", "molt")
+    assert said.status == 1
+    assert 'episodes[0].narration_text = "Too short.": needs at least 100 characters, has 10' in said.err
+    assert "episodes[2].recap: is required for episodes 2 to 5" in said.err
+    document = json.loads((SCRIPTS / "good_pack.json").read_text())
+    document["episodes"][3]["narration_text"] = "The kettle waits for somebody. " * 20
+    brief = tmp_path / "brief.json"
+    brief.write_text(json.dumps(document))
+    said = moltpipe("submit", brief, "--agent", "molt", "--json")
+    assert said.status == 0
+    (note,) = said.json["warned"][0]["warnings"]
+    assert note["path"] == "episodes[3].narration_text"
+    assert "180 to 360 seconds" in note["rule"]
+
+
 def test_a_bad_script_is_refused_with_every_error_and_the_others_are_filed(
     moltpipe: Moltpipe, database: Database
 ) -> None:

@@ -11,6 +11,7 @@ from moltpipe.ledger.database import Database
 from moltpipe.ledger.schema import scripts
 from moltpipe.ledger.scripts import StudioGenreDiffers, StudioOfAnother, UnknownStudio, file_script, studio_genre
 from moltpipe_tests.ledger.beginnings import NOON, document, filed, one, pilot
+from moltpipe_tests.stories import a_filed_pack
 
 
 def test_a_script_makes_its_studio_once(database: Database) -> None:
@@ -73,6 +74,15 @@ def test_the_document_is_kept_word_for_word(database: Database) -> None:
         row = db.execute(sa.select(scripts).where(scripts.c.id == script.script_id)).one()
     assert row.script_data == sent
     assert (row.pilot_status, row.submitted_at, row.voting_period_id) == ("submitted", NOON, None)
+
+
+def test_an_audio_pack_is_filed_as_what_it_is(database: Database) -> None:
+    filed_pack = a_filed_pack(database)
+    with database.begin() as db:
+        pilot_script = filed(db)
+        media = {row.id: row.medium for row in db.execute(sa.select(scripts.c.id, scripts.c.medium))}
+    assert media == {filed_pack.script_id: "audio", pilot_script.script_id: "video"}
+    assert (filed_pack.medium, pilot_script.medium) == ("audio", "video")
 
 
 def test_a_time_without_a_zone_is_refused(database: Database) -> None:

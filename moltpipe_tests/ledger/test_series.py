@@ -22,6 +22,7 @@ from moltpipe.ledger.series import (
     set_poster,
 )
 from moltpipe_tests.ledger.beginnings import DOCUMENT, filed, one, pilot, series, stored
+from moltpipe_tests.stories import a_filed_pack
 
 
 def _orphan(db: sa.Connection, title: str = "The Orphan", genre: str = "drama") -> None:
@@ -93,6 +94,29 @@ def test_the_poster_spec_of_the_old_system_is_read(database: Database) -> None:
             )
         )
         assert load_series(db, make_series(db, script)).poster_spec == pilot().poster_spec
+
+
+def test_an_audio_pack_becomes_a_series_with_one_cut_for_each_episode(database: Database) -> None:
+    script = a_filed_pack(database).script_id
+    with database.begin() as db:
+        made = load_series(db, make_series(db, script))
+        assert (made.medium, made.title, made.genre) == ("audio", "Known by Weight", "drama")
+        assert [anchor.name for anchor in made.bible.character_anchors][:2] == ["Car Two", "Benedikt Orlo"]
+        assert made.bible.location_anchors == ()
+        assert [episode.variants_wanted for episode in episodes_of(db, made.id)] == [1] * 5
+        wanted = sa.text("SELECT sum(variants_wanted) FROM episode_progress")
+        assert db.execute(wanted).scalar_one() == 5
+        assert one(db, "SELECT count(*) FROM production_jobs") == 5
+        assert all(finding.passed for finding in run_checks(db))
+
+
+def test_an_audio_pack_without_bible_and_poster_is_readable_as_a_series(database: Database) -> None:
+    script = a_filed_pack(database).script_id
+    with database.begin() as db:
+        db.execute(sa.text("UPDATE scripts SET script_data = script_data - 'poster_spec' || '{\"series_bible\": {}}'"))
+        made = load_series(db, make_series(db, script))
+    assert made.bible.global_style_bible == made.logline
+    assert made.poster_spec.key_visual == made.logline
 
 
 def test_what_does_not_exist_is_named(database: Database) -> None:

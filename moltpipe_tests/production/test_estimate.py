@@ -36,9 +36,10 @@ from moltpipe.settings import (
     variables,
 )
 from moltpipe.studio.admission import judge
+from moltpipe.studio.narration import CLOSING_S, CLOSING_SCORED_S, OPENING_S, OPENING_SCORED_S, AudioPack
 from moltpipe.studio.records import Production
 from moltpipe.studio.screenplay import PilotScript, spoken_line
-from moltpipe_tests.stories import a_series
+from moltpipe_tests.stories import a_filed_pack, a_series
 
 _, DOCUMENT = samples.pilots()[0]
 
@@ -51,7 +52,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def script_of(document: dict[str, Any]) -> PilotScript:
     admission = judge(document)
-    assert admission.script is not None, admission.refusals
+    assert isinstance(admission.script, PilotScript), admission.refusals
     return admission.script
 
 
@@ -131,6 +132,43 @@ async def test_what_is_quoted_is_what_production_sends(line: Line, database: Dat
         assert [comparable(request) for request in engine.asked] == expected
     assert len(found.charges) == len(sent)
     assert found.known_usd == Decimal("0.25") * len(sent)
+
+
+async def test_of_an_audio_series_its_lines_are_quoted_and_nothing_else(
+    line: Line, database: Database, tmp_path: Path
+) -> None:
+    sent: list[BaseModel] = []
+    for episode in a_series(database, a_filed_pack(database)):
+        async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+            written = await write_episode(work, regenerate=False)
+            for shot in written.shots:
+                spoken = spoken_line(shot.audio)
+                assert spoken is not None
+                sent.append(line_request(written.production.series, spoken))
+    pack = samples.packs()[0][1]
+    admission = judge(pack)
+    assert isinstance(admission.script, AudioPack)
+    writer, speaker, filmer = _Writer(tmp_path), _Speaker(tmp_path), _Filmer(tmp_path)
+    found = estimate(admission.script, pack, Crew(writer, speaker, filmer, None), line.profile)
+    assert (writer.asked, filmer.asked) == ([], [])
+    assert speaker.asked == sent
+    assert found.known_usd == Decimal("0.25") * len(sent)
+    assert [one.title for one in found.episodes] == [one.title for one in admission.script.episodes]
+
+
+def test_the_music_of_an_audio_series_is_as_long_as_the_episode_that_it_opens_and_closes(tmp_path: Path) -> None:
+    pack = samples.packs()[0][1]
+    admission = judge(pack)
+    assert isinstance(admission.script, AudioPack)
+
+    def seconds(**settings: Any) -> list[float]:  # noqa: ANN401 - any setting
+        chosen = Settings(data_dir=tmp_path, **settings)
+        crew = crew_without_keys(chosen, tmp_path)
+        return [one.seconds for one in estimate(admission.script, pack, crew, chosen.profile).episodes]  # type: ignore[arg-type] # asserted above
+
+    more = OPENING_SCORED_S + CLOSING_SCORED_S - OPENING_S - CLOSING_S
+    scored = seconds(composer="musicgen", musicgen=MusicgenAccount(price_usd=Decimal("0.01")))
+    assert scored == pytest.approx([one + more for one in seconds()])
 
 
 def test_local_engines_make_a_series_for_nothing(tmp_path: Path) -> None:

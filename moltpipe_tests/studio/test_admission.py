@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from moltpipe.studio.admission import Admission, InvalidJson, judge, parse_json, read
 from moltpipe.studio.documents import MAX_BYTES, MAX_DEPTH
-from moltpipe.studio.screenplay import MAX_SHOTS, PilotScript
+from moltpipe.studio.narration import AudioPack, bible_of, narration_script, poster_spec_of
+from moltpipe.studio.screenplay import MAX_SHOTS, PilotScript, PosterSpec, SeriesBible
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -67,6 +68,25 @@ BAD: dict[str, list[tuple[str, object, str]]] = {
         ("shots[1].engine", "sora", "must be one of animatic, ltx2, replicate, veo, heygen or stock"),
         ("shots[2].kind", "cartoon", "must be one of generated, talking_head, stock or animatic"),
     ],
+    "bad_pack.json": [
+        ("title", "", "must not be empty"),
+        ("genre", "western", "comedy, drama, thriller"),
+        ("series_bible.character_anchors[0].id", "KETTLE", "CHAR_"),
+        ("episodes[0].narration_text", "Too short.", "at least 100 characters, has 10"),
+        ("episodes[1].episode_number", 6, "at most 5"),
+        ("episodes[2].recap", None, "required for episodes 2 to 5"),
+        ("episodes[3].episode_number", 3, "only once"),
+        ("episodes[3].narration_text", "… " * 39 + "……", "words to speak"),
+        ("episodes[4].title", None, "must be text"),
+        ("episodes[4].recap", "x" * 79 + "…", "at most 600 characters, has 601"),
+        ("narration_voice_id", "v" * 79 + "…", "at most 200 characters, has 201"),
+        ("poster_spec.palette[0]", "copper", "six hex digits"),
+    ],
+    "bad_pack_too_few.json": [
+        ("series_bible", None, "required"),
+        ("episodes", "list of 2", "must be 5 episodes, there are 2"),
+        ("episodes[1].episode_number", 1, "only once"),
+    ],
     "bad_palette.json": [
         ("poster_spec.palette[0]", "copper", "six hex digits"),
         ("poster_spec.palette[1]", "#fff", "six hex digits"),
@@ -84,11 +104,21 @@ BAD: dict[str, list[tuple[str, object, str]]] = {
         ("shots[1].duration_seconds", True, "number of seconds"),
         ("shots[2]", None, "object with named fields"),
     ],
+    "bad_transition.json": [
+        ("medium", "radio", "must be one of video or audio"),
+        ("shots[1].transition", "wipe", "must be one of cut, crossfade or fade_through_black"),
+    ],
 }
 
 
 def good() -> dict[str, Any]:
     document = json.loads((SCRIPTS / "good_plain.json").read_text(encoding="utf-8"))
+    assert isinstance(document, dict)
+    return document
+
+
+def good_pack() -> dict[str, Any]:
+    document = json.loads((SCRIPTS / "good_pack.json").read_text(encoding="utf-8"))
     assert isinstance(document, dict)
     return document
 
@@ -131,7 +161,7 @@ def test_what_is_filed_can_be_read_back_as_the_same_script() -> None:
 
 def test_unknown_keys_are_kept() -> None:
     script = read((SCRIPTS / "good_of_an_older_agent.json").read_bytes()).script
-    assert script is not None
+    assert isinstance(script, PilotScript)
     assert script.model_extra == {"agent_version": "0.3"}
     assert script.shots[0].audio.model_extra == {"mix": {"reverb": 0.2}}
 
@@ -224,6 +254,65 @@ def test_a_short_and_a_long_pilot_get_a_note(seconds: int) -> None:
     assert "pilot" in notes(document)["shots"]
 
 
+# Audio packs
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, AudioPack),
+        ({"medium": "audio"}, AudioPack),
+        ({"medium": None}, AudioPack),
+        ({"shots": []}, PilotScript),
+        ({"medium": "video"}, PilotScript),
+        ({"medium": "audio", "shots": []}, AudioPack),
+    ],
+)
+def test_a_pack_is_told_from_a_pilot_by_what_is_in_it_unless_it_says_what_it_is(
+    changes: dict[str, Any], kind: type
+) -> None:
+    admission = judge(good_pack() | changes)
+    assert isinstance(admission.script, AudioPack) == (kind is AudioPack)
+    assert ("shots" in rules(admission)) == (kind is PilotScript)
+
+
+def test_a_lone_narration_is_judged_as_a_pack() -> None:
+    assert rules(judge({"narration_text": "Once."}))["episodes"] == "is required"
+
+
+def test_a_pack_of_another_genre_than_the_studios_is_refused() -> None:
+    assert rules(judge(good_pack(), studio_genre="sci_fi")) == {"genre": "must be the studio's genre, sci_fi"}
+    assert judge(good_pack(), studio_genre="drama").script is not None
+
+
+def test_the_parts_of_a_packs_bible_keep_the_limits_that_those_of_a_pilot_have() -> None:
+    too_long = {"do_not_change": ["x" * 101], "global_style_bible": ""}
+    assert set(rules(judge(good_pack() | {"series_bible": too_long}))) == {
+        "series_bible.do_not_change[0]",
+        "series_bible.global_style_bible",
+    }
+
+
+def test_a_pack_keeps_what_it_was_sent_with_and_may_number_its_episodes_in_any_order() -> None:
+    document = good_pack() | {"agent_version": "0.3"}
+    document["episodes"].reverse()
+    script = judge(document).script
+    assert isinstance(script, AudioPack)
+    assert script.model_extra == {"agent_version": "0.3"}
+    assert [one.episode_number for one in script.episodes] == [5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(("words", "noted"), [(540, True), (560, False), (890, False), (905, True)])
+def test_an_episode_that_may_become_too_short_or_too_long_gets_a_note(words: int, *, noted: bool) -> None:
+    document = good_pack()
+    document["episodes"][0]["narration_text"] = "so it is it " * (words // 4) + "so " * (words % 4)
+    found = notes(document)
+    assert ("episodes[0].narration_text" in found) is noted
+    assert set(found) <= {"episodes[0].narration_text"}
+    if noted:
+        assert "180 to 360 seconds" in found["episodes[0].narration_text"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_a_byte_order_mark_does_not_matter(encoding: str) -> None:
     assert parse_json('{"title": "Tür"}'.encode(encoding)) == {"title": "Tür"}
@@ -292,11 +381,20 @@ def places(value: object, place: tuple[str | int, ...] = ()) -> list[tuple[str |
     return [place]
 
 
-@given(where=st.sampled_from([place for place in places(good()) if place]), what=JSON)
+@given(
+    case=st.sampled_from(["good_plain.json", "good_pack.json"]).flatmap(
+        lambda name: st.tuples(
+            st.just(name),
+            st.sampled_from([place for place in places(json.loads((SCRIPTS / name).read_text())) if place]),
+        )
+    ),
+    what=JSON,
+)
 def test_whatever_stands_anywhere_is_admitted_or_refused_in_plain_words(
-    where: tuple[str | int, ...], what: object
+    case: tuple[str, tuple[str | int, ...]], what: object
 ) -> None:
-    document: Any = good()
+    name, where = case
+    document: Any = json.loads((SCRIPTS / name).read_text(encoding="utf-8"))
     holder = document
     for step in where[:-1]:
         holder = holder[step]
@@ -307,10 +405,14 @@ def test_whatever_stands_anywhere_is_admitted_or_refused_in_plain_words(
     assert (admission.script is None) == bool(admission.refusals)
     json.dumps([one.model_dump(mode="json") for one in admission.refusals], allow_nan=False).encode("utf-8")
     for refusal in admission.refusals:
-        assert refusal.rule != "is not what a pilot script has here"
+        assert refusal.rule != "is not what a script has here"
         assert not any(word in refusal.rule for word in ("pydantic", "Input", "valid ", "tuple", "float", "instance"))
     if admission.script is not None:
-        assert PilotScript.model_validate(json.loads(json.dumps(admission.document))) == admission.script
+        assert type(admission.script).model_validate(json.loads(json.dumps(admission.document))) == admission.script
+    if isinstance(admission.script, AudioPack):
+        SeriesBible.model_validate(bible_of(admission.document))
+        PosterSpec.model_validate(poster_spec_of(admission.document))
+        assert all(narration_script(admission.script, number).shots for number in range(1, 6))
 
 
 @given(what=JSON)

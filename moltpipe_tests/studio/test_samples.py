@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from moltpipe.samples import pilots, sample_scripts
+from moltpipe.samples import packs, pilots, sample_packs, sample_scripts
 from moltpipe.studio.admission import read
-from moltpipe.studio.screenplay import ExtendStrategy, PilotScript, spoken_line
+from moltpipe.studio.narration import AudioPack
+from moltpipe.studio.screenplay import ExtendStrategy, PilotScript, Transition, spoken_line
 from moltpipe.studio.timing import VOICE_LEAD_S, VOICE_TAIL_S
 
 WORDS_PER_SECOND = 2.2
@@ -16,7 +17,7 @@ def script_of(file: Path) -> PilotScript:
     admission = read(file.read_bytes())
     assert admission.refusals == ()
     assert admission.warnings == ()
-    assert admission.script is not None
+    assert isinstance(admission.script, PilotScript)
     return admission.script
 
 
@@ -45,9 +46,21 @@ def test_the_samples_make_a_contest_within_a_genre_and_across_genres() -> None:
     assert len(genres) > len(set(genres))
 
 
+def test_the_samples_show_the_transitions() -> None:
+    assert {shot.transition for file in sample_scripts() for shot in script_of(file).shots} == set(Transition)
+
+
+@pytest.mark.parametrize("file", sample_packs(), ids=lambda file: file.stem)
+def test_a_sample_pack_is_admitted_without_a_note_and_has_texts_of_the_usual_length(file: Path) -> None:
+    admission = read(file.read_bytes())
+    assert (admission.refusals, admission.warnings) == ((), ())
+    assert isinstance(admission.script, AudioPack)
+    assert all(2900 <= len(one.narration_text) <= 4000 for one in admission.script.episodes)
+
+
 def test_every_sample_that_ships_has_an_agent_of_its_own() -> None:
     shipped = {file.name for file in sample_scripts()[0].parent.glob("*.json")}
-    assert shipped == {file.name for file in sample_scripts()}
-    agents = [agent for agent, _ in pilots()]
+    assert shipped == {file.name for file in [*sample_scripts(), *sample_packs()]}
+    agents = [agent for agent, _ in [*pilots(), *packs()]]
     assert len(set(agents)) == len(agents) == len(shipped)
     assert [document["title"] for _, document in pilots()] == [script_of(file).title for file in sample_scripts()]

@@ -1,0 +1,202 @@
+"""The last stage of an audio series: the passages of an episode in order, music and room tone under them, one MP4.
+
+Here: what is heard when, and the order of work. Not here: when a passage begins (`studio.narration`), the mix, the
+file and the gate (`media`), how a cut is published (`production.cuts`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+from PIL import Image
+
+from moltpipe.media.ambience import bed
+from moltpipe.media.captions import SpokenLine, captions, write_srt, write_vtt
+from moltpipe.media.gate import deliver_sound
+from moltpipe.media.music import lengthen
+from moltpipe.media.offload import offload
+from moltpipe.media.sound import Cue, CueKind, mix
+from moltpipe.media.stitch import package
+from moltpipe.production.calls import spent
+from moltpipe.production.cuts import Cut, Cutting, MissingMedia, Print, publish
+from moltpipe.production.line import Line
+from moltpipe.production.partial import all_or_named
+from moltpipe.production.posters import poster
+from moltpipe.production.scoring import score_episode
+from moltpipe.production.voicing import require_shots
+from moltpipe.production.work import Work
+from moltpipe.studio.asked import Asked, Stretch, outside
+from moltpipe.studio.finish import Finish
+from moltpipe.studio.narration import MAX_EPISODE_S, MIN_EPISODE_S, Reading, reading
+from moltpipe.studio.records import Production
+from moltpipe.studio.screenplay import ROOM_TONE
+
+THE_CUT = 1
+"""Variants differ in their pictures, so a narration has one."""
+EDGE_S = 1.0
+"""Room tone and music come and go over so long."""
+
+
+class LengthOutOfBounds(Exception):
+    """An episode of an audio series is shorter or longer than one may be."""
+
+    def __init__(self, partition_key: str, seconds: float) -> None:
+        short = seconds < MIN_EPISODE_S
+        super().__init__(
+            f"{partition_key} would last {seconds:.1f} s: an episode of an audio series must last {MIN_EPISODE_S:.0f} "
+            f"to {MAX_EPISODE_S:.0f} s. Nothing was published and its voiceovers are kept. Have it read by a "
+            f"{'slower' if short else 'quicker'} voice (MOLTPIPE_VOICE, or the voice id in the engine's settings) by "
+            "materializing `voiceover` with regenerate: true, and then `stitched_episode`; or ask the agent for a new "
+            f"pack with a {'longer' if short else 'shorter'} text"
+        )
+        self.partition_key = partition_key
+        self.seconds = seconds
+
+
+async def cut_narration(work: Work, *, regenerate: bool) -> Cutting:
+    """Cut the episode from its current voiceovers unless that cut is published, or cut it again.
+
+    Raises:
+        NoShots: the episode has no script yet.
+        MissingMedia: a passage has not been spoken; nothing is ever cut with a gap.
+        SomeFailed: the cut is too short or too long (`LengthOutOfBounds`), or broke a rule of delivery
+            (`DeliveryRefused`); no row was written for it.
+    """
+    production = work.production
+    require_shots(production)
+    missing = [
+        f"voiceover of passage {shot.number}" for shot in production.shots if shot.id not in production.voiceovers
+    ]
+    if missing:
+        raise MissingMedia(production.episode.partition_key, missing)
+    production = replace(production, score=await score_episode(work, regenerate=regenerate))
+    made_from = ingredients(production, work.line.finish)
+    published = production.variants.get(THE_CUT)
+    cuts: list[Cut] = []
+    if regenerate or published is None or published.ingredients != made_from:
+        cuts = await all_or_named("variants", [(f"variant {THE_CUT}", _cut(work, production, made_from))])
+    return Cutting(work.reload(), tuple(cuts), await asyncio.to_thread(spent, work, "compose"))
+
+
+def ingredients(production: Production, finish: Finish) -> str:
+    """Hex sha256 over everything that goes into the cut, in order."""
+    passages = [
+        [production.voiceovers[shot.id].media.sha256, shot.gen_clip_seconds, shot.duration_seconds]
+        for shot in production.shots
+    ]
+    parts = {
+        "passages": passages,
+        "music": production.score.media.sha256 if production.score else None,
+        "finish": [finish.loudness_lufs, finish.ceiling_dbtp, finish.ambience],
+        "cover": production.series.poster_key,
+        "title": _title(production),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+async def _cut(work: Work, production: Production, made_from: str) -> Cut:
+    voices = {shot_id: one.duration_seconds for shot_id, one in production.voiceovers.items()}
+    timing = reading(production.shots, voices, scored=production.score is not None)
+    if not MIN_EPISODE_S <= timing.seconds <= MAX_EPISODE_S:
+        raise LengthOutOfBounds(production.episode.partition_key, timing.seconds)
+    with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder:
+        ready = await offload(_printed, work.line, production, timing, made_from, Path(folder))
+        return await asyncio.to_thread(publish, work, THE_CUT, ready)
+
+
+def _printed(line: Line, production: Production, timing: Reading, made_from: str, folder: Path) -> Print:
+    """Mix, caption and package the episode, and have the gate look at it."""
+    soundtrack = mix(
+        _cues(line, production, timing, folder),
+        seconds=timing.seconds,
+        target=folder / "soundtrack.m4a",
+        finish=line.finish,
+    )
+    words = {one.shot_id: production.voiceovers[one.shot_id].words for one in timing.passages}
+    shown = captions(
+        [SpokenLine(words=words[one.shot_id], starts_at_s=one.starts_at_s) for one in timing.passages],
+        end_s=timing.seconds,
+    )
+    vtt, srt = folder / "captions.vtt", folder / "captions.srt"
+    write_vtt(shown, vtt)
+    write_srt(shown, srt)
+    cover = _cover(line, production, folder / "cover.jpg")
+    episode = folder / "episode.mp4"
+    package(soundtrack.file, episode, cover=cover, captions=srt, title=_title(production))
+    delivery = deliver_sound(
+        episode,
+        seconds=timing.seconds,
+        loudness_lufs=soundtrack.loudness.aim_lufs,
+        asked=asked_of_reading(production, timing, line.finish),
+        captions=shown,
+        ceiling_dbtp=line.finish.ceiling_dbtp,
+    )
+    return Print(
+        video=episode,
+        vtt=vtt,
+        srt=srt,
+        thumbnail=cover,
+        seconds=timing.seconds,
+        ingredients=made_from,
+        delivery=delivery,
+        loudness=soundtrack.loudness,
+    )
+
+
+def asked_of_reading(production: Production, timing: Reading, finish: Finish) -> Asked:
+    """Where an episode may be silent: nowhere under room tone, else where nobody speaks. Music may have rests."""
+    if finish.ambience:
+        return Asked()
+    spoken = [
+        Stretch(one.starts_at_s + word.start, one.starts_at_s + word.end)
+        for one in timing.passages
+        for word in production.voiceovers[one.shot_id].words
+    ]
+    return Asked(silent=tuple(outside(spoken, Stretch(0.0, timing.seconds))))
+
+
+def _cues(line: Line, production: Production, timing: Reading, folder: Path) -> list[Cue]:
+    cues = [
+        Cue(
+            file=line.store.get(production.voiceovers[one.shot_id].media, folder / f"passage-{one.number}.wav"),
+            starts_at_s=one.starts_at_s,
+            kind=CueKind.VOICE,
+        )
+        for one in timing.passages
+    ]
+    if production.score is not None:
+        composed = line.store.get(production.score.media, folder / "score.wav")
+        music = folder / "music.wav"
+        lengthen(composed, timing.seconds, music)
+        cues.append(Cue(music, 0.0, CueKind.MUSIC, fade_in_s=EDGE_S))
+    if line.finish.ambience:
+        tone = folder / "room.wav"
+        bed(ROOM_TONE, seconds=timing.seconds, seed=_seed(production.episode.id), target=tone)
+        cues.append(Cue(tone, 0.0, CueKind.AMBIENCE, fade_in_s=EDGE_S, fade_out_s=EDGE_S))
+    return cues
+
+
+def _cover(line: Line, production: Production, target: Path) -> Path:
+    """The poster of the series as a JPEG: as it lies in the store, else as it would be drawn."""
+    drawn = target.with_suffix(".png")
+    if production.series.poster_key is None:
+        poster(production.series).save(drawn)
+    else:
+        line.store.fetch(production.series.poster_key, drawn)
+    with Image.open(drawn) as picture:
+        picture.convert("RGB").save(target, "JPEG", quality=85, optimize=True)
+    return target
+
+
+def _title(production: Production) -> str:
+    return f"{production.series.title}: {production.episode.title}"
+
+
+def _seed(episode_id: UUID) -> int:
+    return int.from_bytes(hashlib.sha256(episode_id.bytes).digest()[:4], "big")
