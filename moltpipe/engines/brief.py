@@ -29,6 +29,7 @@ from moltpipe.studio.screenplay import (
     EpisodeScript,
     ExtendStrategy,
     SeriesBible,
+    Transition,
 )
 
 FIRST_LATER_EPISODE = 2
@@ -60,6 +61,9 @@ Rules:
 - audio.type "dialogue" has a dialogue with speaker and line. "narration" has dialogue null, and description holds
   the very words that the narrator speaks, nothing else. "ambient" and "silent" have dialogue null and say in
   description what is heard.
+- transition says how a shot begins. Nearly every shot, and always the first, begins with a "cut". "crossfade" joins
+  two shots when a little time or a thought passes between them; "fade_through_black" stands at the end of an act.
+  Each of the two at most twice.
 - Whatever is spoken fits its shot: at most {_ASKED_CHARS_PER_S} characters for each second of duration_seconds.
 - No line, scene or title of the pilot comes again. Use at least four different cameras.
 - Write in the language of the pilot."""
@@ -102,6 +106,7 @@ def episode_schema(bible: SeriesBible) -> dict[str, Any]:
         gen_clip_seconds={"type": "number", "description": "3 to 10"},
         duration_seconds={"type": "number", "description": "3 to 15, at least gen_clip_seconds"},
         edit_extend_strategy={"type": "string", "enum": [one.value for one in ExtendStrategy]},
+        transition={"type": "string", "enum": [one.value for one in Transition]},
     )
     return _object(
         title={"type": "string", "description": "the episode's own title, 1 to 200 characters"},

@@ -36,6 +36,7 @@ from moltpipe.studio.screenplay import (
     ShotAudio,
     ShotPrompt,
     ShotScript,
+    Transition,
     spoken_line,
 )
 
@@ -222,6 +223,7 @@ class _Writer:
             gen_clip_seconds=gen,
             duration_seconds=duration,
             edit_extend_strategy=ExtendStrategy.NONE if gen == duration else self._dice.choice(_EXTENSIONS),
+            transition=craft.transition if position else Transition.CUT,
         )
 
     def _audio(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from moltpipe.studio.screenplay import AudioType, Genre
+from moltpipe.studio.screenplay import AudioType, Genre, Transition
 
 
 class Beat(StrEnum):
@@ -49,6 +49,8 @@ class Craft:
     motions: tuple[str, ...]
     sound: AudioType
     scenes: tuple[str, ...]
+    transition: Transition = Transition.CUT
+    """How such a shot begins, unless it is the first one."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ CRAFT: Mapping[Role, Craft] = {
             "The long way up to {place}, empty from end to end. {look}",
             "{Place} from above, smaller than anyone remembers it. {look}",
         ),
+        Transition.CROSSFADE,
     ),
     Role.ARRIVE: Craft(
         ("medium_shot", "tracking_shot", "slow_dolly_in", "low_angle"),
@@ -186,6 +189,7 @@ CRAFT: Mapping[Role, Craft] = {
             "The light is back in {place}, lower and warmer. {look}",
             "{Name} and {other} rest in {place}, far apart, at peace.",
         ),
+        Transition.FADE_THROUGH_BLACK,
     ),
     Role.CLOSING: Craft(
         ("aerial", "slow_tilt_up", "static", "slow_pan_right", "slow_dolly_out"),
@@ -198,6 +202,7 @@ CRAFT: Mapping[Role, Craft] = {
             "One light stays on in {place}.",
             "{Place} again, from where the story first saw it. {look}",
         ),
+        Transition.CROSSFADE,
     ),
 }
 

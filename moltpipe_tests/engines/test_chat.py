@@ -479,6 +479,7 @@ def _said(kind: str, speaker: str, line: str) -> dict[str, Any]:
         ({"duration_seconds": "6"}, "shots[0].duration_seconds"),
         ({"gen_clip_seconds": 2}, "shots[0].gen_clip_seconds"),
         ({"edit_extend_strategy": "stretch"}, "shots[0].edit_extend_strategy"),
+        ({"transition": "wipe"}, "shots[0].transition"),
         ({"prompt": None}, "shots[0].prompt"),
     ],
 )

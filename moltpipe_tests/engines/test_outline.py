@@ -17,6 +17,7 @@ from moltpipe.studio.screenplay import (
     EpisodeScript,
     ExtendStrategy,
     PilotScript,
+    Transition,
     spoken_line,
 )
 from moltpipe_tests.engines.conftest import PILOT, episode_request
@@ -78,6 +79,8 @@ def test_every_pilot_gets_four_more_episodes_that_keep_the_rules(pilot: PilotScr
         assert script.episode_number == number
         assert 6 <= len(script.shots) <= 8
         assert 30 <= sum(shot.duration_seconds for shot in script.shots) <= 60
+        assert script.shots[0].transition is Transition.CUT
+        assert sum(shot.transition is not Transition.CUT for shot in script.shots) <= 3
         for shot in script.shots:
             assert shot.duration_seconds >= shot.gen_clip_seconds
             assert (shot.edit_extend_strategy is ExtendStrategy.NONE) == (
