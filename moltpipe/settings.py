@@ -259,8 +259,8 @@ class Settings(BaseSettings):
     loudness_lufs: float = Field(default=-14, ge=-31, le=-9)
     captions: Literal["soft", "burned"] = "soft"
     """`burned` puts them into the picture as well; they are a track of the video and files beside it anyway."""
-    clip_sound: Literal["keep", "drop"] = "keep"
-    """Whether the sound that clips come with is heard under the voice."""
+    clip_sound: Literal["keep", "buy", "drop"] = "keep"
+    """Whether the sound that clips come with is heard under the voice. `buy` also asks cameras that charge for it."""
     ambience: Literal["synthetic", "none"] = "synthetic"
     """What is heard where a shot's clip has no sound of its own."""
 

@@ -22,6 +22,7 @@ from moltpipe.studio.records import Stored
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 ONE_YEAR = "public, max-age=31536000, immutable"
 _CHUNK_BYTES = 1 << 20
@@ -136,8 +137,24 @@ class Store:
         Raises:
             StoreError: S3 could not answer, which is not the same as "no such object".
         """
+        head = self._head(key)
+        return None if head is None else head["ContentLength"]
+
+    def find(self, key: str) -> Stored | None:
+        """The object under a key that does not tell its hash, with the hash that was noted when it was put.
+
+        None when there is no such object, or one that another tool has laid there without a hash.
+
+        Raises:
+            StoreError: S3 could not answer, which is not the same as "no such object".
+        """
+        head = self._head(key)
+        sha256 = head["Metadata"].get("sha256") if head is not None else None
+        return Stored(key=key, sha256=sha256, bytes=head["ContentLength"]) if head is not None and sha256 else None
+
+    def _head(self, key: str) -> HeadObjectOutputTypeDef | None:
         try:
-            return self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+            return self._client.head_object(Bucket=self.bucket, Key=key)
         except ClientError as error:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:  # noqa: PLR2004 (HTTP: not found)
                 return None

@@ -58,6 +58,15 @@ def test_an_object_that_differs_from_its_row_is_refused(store: Store, tmp_path: 
     assert not (tmp_path / "back.wav").exists()
 
 
+def test_an_object_whose_key_does_not_tell_its_hash_is_found_with_the_hash_that_it_had(
+    store: Store, tmp_path: Path
+) -> None:
+    key = f"conformed/{uuid4()}.mp4"
+    assert store.find(key) is None
+    stored = store.put(a_file(tmp_path), lambda _: key)
+    assert store.find(key) == stored == Stored(key, hashlib.sha256(b"sound").hexdigest(), 5)
+
+
 def test_a_missing_object_is_told_apart_from_a_missing_server(store: Store, tmp_path: Path) -> None:
     assert store.size("takes/none") is None
     with pytest.raises(StoreError, match="could not get takes/none"):
@@ -65,4 +74,6 @@ def test_a_missing_object_is_told_apart_from_a_missing_server(store: Store, tmp_
     gone = connect("bucket", "http://127.0.0.1:9", access_key="a", secret_key="b", region="us-east-1")  # noqa: S106 (nobody's)
     with pytest.raises(StoreError, match="could not look up"):
         gone.size("takes/none")
+    with pytest.raises(StoreError, match="could not look up"):
+        gone.find("takes/none")
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,9 @@
 Here: one prompt out of a shot, what its script says of the places and people in it, and the variant's style. Not
 here: what a provider's request looks like (its module), music (its prompt comes ready).
 
+An engine that makes sound of its own accord makes speech and music too: where its sound is wanted, it is told what is
+heard in the shot and that the rest is not, for voices and music have their own places in the house.
+
 The incident behind it: the old system sent the first shot of an episode and nothing of the cast, so a character
 looked different in every episode. An id such as `CHAR_MARA` says nothing to a model: each is replaced by a name, and
 the name is explained.
@@ -14,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from moltpipe.engines.protocols import TakeRequest
-from moltpipe.studio.screenplay import CharacterAnchor, LocationAnchor, SeriesBible, ShotPrompt
+from moltpipe.studio.screenplay import CharacterAnchor, LocationAnchor, SeriesBible, ShotPrompt, heard_around
 
 NEGATIVE_PROMPT = "low quality, blurred, deformed, distorted, flickering, subtitles, captions, watermark, logo"
 """What no take shall show, for engines that take such a list. Not "text": a script may want a sign to be read."""
@@ -30,12 +33,14 @@ _STOPS = (".", "!", "?", "…", '"', "”")
 def film_prompt(request: TakeRequest, *, limit: int = 2000) -> str:
     """The prompt of a take, on one line, at most `limit` characters, the same for the same request.
 
-    The shot's own words come first, then who and what is in it, what nobody may change, the variant's style and at
-    last the style of the series, which alone may have 2000 characters: what is cut off, at a word, is style.
+    The shot's own words come first, then its sound, where it shall have one, then who and what is in it, what nobody
+    may change, the variant's style and at last the style of the series, which alone may have 2000 characters: what is
+    cut off, at a word, is style.
     """
     bible = request.bible
     parts = [
         *_shot(request.prompt),
+        *_sound(request),
         *_people(request.prompt, bible),
         *_places(request.prompt, bible),
         f"Keep unchanged: {'; '.join(bible.do_not_change)}" if bible.do_not_change else "",
@@ -52,6 +57,13 @@ def _shot(prompt: ShotPrompt) -> Iterator[str]:
     yield prompt.details or ""
     if prompt.motion:
         yield f"Movement: {_term(prompt.motion)}"
+
+
+def _sound(request: TakeRequest) -> Iterator[str]:
+    heard = heard_around(request.audio) if request.with_sound else None
+    if heard is not None:
+        yield f"Sound: {_bare(heard)}"
+        yield "Nobody speaks and there is no music"
 
 
 def _people(prompt: ShotPrompt, bible: SeriesBible) -> Iterator[str]:

@@ -80,6 +80,9 @@ class TakeRequest(_Request):
     seed: int
     """0 to 2**31-1: the old system sent epoch milliseconds into an int4 column."""
     voice: VoiceTrack | None = None
+    with_sound: bool = Field(default=False, exclude_if=lambda asked: not asked)
+    """Whether the clip shall come with sound. Not in the JSON when False, so that requests made before there was a
+    choice keep their fingerprints."""
 
 
 class ScoreRequest(_Request):

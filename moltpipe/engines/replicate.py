@@ -4,8 +4,8 @@ Here: what goes into the models that we know, and what they charge for. Not here
 (`predictions`), the words of the prompt (`prompting`).
 
 A model that is not known here gets the prompt alone: Replicate refuses an input that a model does not have, and
-Veo's own inputs changed between its versions. Sound is never asked for: nothing lays it under an episode yet, and
-Veo charges double with it.
+Veo's own inputs changed between its versions. Sound is asked for only where the request wants it: Veo charges half as
+much again with it, or double.
 
 Sources: the API pages of https://replicate.com/google/veo-3.1-fast and https://replicate.com/minimax/hailuo-02 .
 """
@@ -55,10 +55,10 @@ def veo(request: TakeRequest) -> Filming:
         "aspect_ratio": "9:16" if request.height > request.width else "16:9",
         "duration": seconds,
         "resolution": "1080p" if min(request.width, request.height) > _HD_LINES else "720p",
-        "generate_audio": False,
+        "generate_audio": request.with_sound,
         "seed": request.seed,
     }
-    return Filming(given, Decimal(seconds), "second", "silent")
+    return Filming(given, Decimal(seconds), "second", "audio" if request.with_sound else "silent")
 
 
 def hailuo(request: TakeRequest) -> Filming:

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.jobs import still_mine
 from moltpipe.ledger.production import load_episode, score_of, take_of, variant_of, voiceover_of
-from moltpipe.ledger.schema import clip_variants, scores, shots, takes, voiceovers
+from moltpipe.ledger.schema import clip_variants, provider_jobs, scores, shots, takes, voiceovers
 from moltpipe.studio.records import Claim, ClipSound, Score, Stored, Take, Variant, Voiceover, Word
 
 
@@ -115,6 +115,16 @@ def record_take(
             .returning(takes)
         ).one()
     return take_of(row)
+
+
+def arrival_of_take(db: Connection, take_id: UUID) -> Stored | None:
+    """What the camera delivered for a take, as it came; None where it was not kept, as with cameras of this machine."""
+    kept: dict[str, Any] | None = db.execute(
+        sa.select(provider_jobs.c.result["media"])
+        .join(takes, takes.c.provider_job_id == provider_jobs.c.id)
+        .where(takes.c.id == take_id)
+    ).scalar_one_or_none()
+    return None if kept is None else Stored(key=kept["key"], sha256=kept["sha256"], bytes=kept["bytes"])
 
 
 def record_score(

@@ -1,14 +1,16 @@
 """Strips of film in the house encoding: made from drawn frames or a filter graph, and joined by copy.
 
-Here: the encoder's flags and the concat by stream copy, which work only together: clips can be joined without being
+Here: the encoders' flags and the concat by stream copy, which work only together: clips can be joined without being
 encoded again because every one of them went through `house_encoding`. Not here: how a foreign clip is brought to
-the profile (`media.conform`), how a take is lengthened (`media.extend`), sound (`media.sound`, `media.stitch`).
+the profile (`media.conform`), whether a machine has an encoder (`media.encoders`), how a take is lengthened
+(`media.extend`), sound (`media.sound`, `media.stitch`).
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import ffmpeg
@@ -22,6 +24,9 @@ TIMESCALE = 90_000
 """Ticks per second of every video track: whole for 24, 25 and 30 frames per second, so no frame is ever rounded."""
 PRESET = "veryfast"
 CRF = 19
+HARDWARE_QUALITY = 21
+"""Constant quality of the hardware encoders, on the scale of H.264's quantizer. Not compared with x264 by eye: no such
+hardware was at hand."""
 DRAWING_TIMEOUT_S = 3600
 """Frames come as fast as somebody draws them, so this deadline only ends what hangs."""
 TIMEOUT_S_PER_SECOND = 60
@@ -58,23 +63,120 @@ def h264_level(profile: Profile) -> str:
     raise MediaError(f"{profile.name} is beyond H.264 level 5.2")
 
 
-def house_encoding(profile: Profile) -> list[str]:
-    """Output options of the house encoding, the container's included.
+def house_encoding(profile: Profile, *, threads: int | None = None) -> list[str]:
+    """Output options of the house encoding with the profile's encoder, the container's included.
 
-    `stitchable` keeps x264 from fitting its headers to the content: without it two clips of the same flags may
-    differ in extradata and cannot be joined by copy.
+    A group of pictures is closed, lasts two seconds and begins with an IDR picture, whatever the scene does. `threads`
+    are those of x264; None leaves them to it.
+
+    Raises:
+        MediaError: the profile's encoder is none of the house.
     """
     gop = str(2 * profile.rate)
     return [
         *("-map_metadata", "-1", "-map_chapters", "-1", "-an", "-sn", "-dn"),
-        *("-c:v", "libx264", "-preset", PRESET, "-crf", str(CRF)),
-        *("-profile:v", "high", "-level:v", h264_level(profile), "-pix_fmt", "yuv420p"),
-        *("-g", gop, "-keyint_min", gop, "-sc_threshold", "0", "-bf", "2", "-flags", "+cgop"),
-        *("-x264-params", "stitchable=1"),
+        *("-c:v", profile.encoder, *_encoder(profile.encoder).flags(profile)),
+        *("-g", gop, "-keyint_min", gop, "-flags", "+cgop"),
         *("-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"),
+        *(("-threads:v", str(threads)) if threads and profile.encoder == SOFTWARE else ()),
         *container_options(),
         *("-f", "mp4"),
     ]
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """What an encoder is told, beside what all are told."""
+
+    flags: Callable[[Profile], Sequence[str]]
+    device: Sequence[str] = ()
+    """Options that stand before every input."""
+    upload: Sequence[str] = ()
+    """Filters that bring the finished picture to where the encoder takes it."""
+
+
+def _x264(profile: Profile) -> Sequence[str]:
+    """As the house has always encoded.
+
+    `stitchable` keeps x264 from fitting its headers to the content: without it two clips of the same flags may differ
+    in extradata and cannot be joined by copy.
+    """
+    return (
+        *("-preset", PRESET, "-crf", str(CRF)),
+        *("-profile:v", "high", "-level:v", h264_level(profile), "-pix_fmt", "yuv420p"),
+        *("-sc_threshold", "0", "-bf", "2", "-x264-params", "stitchable=1"),
+    )
+
+
+def _nvenc(profile: Profile) -> Sequence[str]:
+    return (
+        *("-preset", "p5", "-tune", "hq", "-rc", "vbr", "-cq", str(HARDWARE_QUALITY), "-b:v", "0"),
+        *("-profile:v", "high", "-level:v", h264_level(profile), "-pix_fmt", "yuv420p"),
+        *("-bf", "0", "-forced-idr", "1", "-no-scenecut", "1", "-strict_gop", "1", "-a53cc", "0"),
+    )
+
+
+def _qsv(profile: Profile) -> Sequence[str]:
+    return (
+        *("-preset", "medium", "-global_quality", str(HARDWARE_QUALITY), "-look_ahead", "0"),
+        *("-profile:v", "high", "-level:v", h264_level(profile).replace(".", ""), "-pix_fmt", "nv12"),
+        *("-bf", "0", "-idr_interval", "0", "-forced_idr", "1", "-adaptive_i", "0", "-adaptive_b", "0", "-a53cc", "0"),
+    )
+
+
+def _vaapi(profile: Profile) -> Sequence[str]:
+    return (
+        *("-rc_mode", "CQP", "-qp", str(HARDWARE_QUALITY)),
+        *("-profile:v", "high", "-level:v", h264_level(profile)),
+        *("-bf", "0", "-idr_interval", "0", "-sei", "0"),
+    )
+
+
+def _amf(profile: Profile) -> Sequence[str]:
+    quality = str(HARDWARE_QUALITY)
+    return (
+        *("-usage", "transcoding", "-quality", "quality", "-rc", "cqp", "-qp_i", quality, "-qp_p", quality),
+        *("-profile:v", "high", "-level:v", h264_level(profile), "-pix_fmt", "nv12"),
+        *("-max_b_frames", "0", "-forced_idr", "1", "-pa_scene_change_detection_enable", "0"),
+    )
+
+
+def _videotoolbox(profile: Profile) -> Sequence[str]:
+    return (
+        *("-q:v", "65", "-allow_sw", "0", "-realtime", "0", "-a53cc", "0"),
+        *("-profile:v", "high", "-level:v", h264_level(profile), "-pix_fmt", "nv12", "-bf", "0"),
+    )
+
+
+SOFTWARE = "libx264"
+_ENCODERS: Mapping[str, _Encoder] = {
+    SOFTWARE: _Encoder(_x264),
+    "h264_nvenc": _Encoder(_nvenc),
+    "h264_qsv": _Encoder(_qsv),
+    "h264_amf": _Encoder(_amf),
+    "h264_vaapi": _Encoder(_vaapi, device=("-vaapi_device", "/dev/dri/renderD128"), upload=("format=nv12", "hwupload")),
+    "h264_videotoolbox": _Encoder(_videotoolbox),
+}
+"""By FFmpeg's name. The hardware ones put no picture out of order (`-bf 0`): how each of them writes the times of
+reordered pictures differs, and a piece may be one frame long."""
+HARDWARE = tuple(name for name in _ENCODERS if name != SOFTWARE)
+"""In the order in which `auto` tries them."""
+
+
+def _encoder(name: str) -> _Encoder:
+    try:
+        return _ENCODERS[name]
+    except KeyError:
+        raise MediaError(f"{name} is none of the house's encoders: expected {', '.join(_ENCODERS)}") from None
+
+
+def device_options(profile: Profile) -> list[str]:
+    """Options before the first input that open what the profile's encoder runs on; none for most.
+
+    Raises:
+        MediaError: the profile's encoder is none of the house.
+    """
+    return list(_encoder(profile.encoder).device)
 
 
 def container_options() -> list[str]:
@@ -85,11 +187,18 @@ def container_options() -> list[str]:
     ]
 
 
-def encode_frames(frames: Iterable[bytes], profile: Profile, target: Path) -> None:
+def encode_frames(
+    frames: Iterable[bytes],
+    profile: Profile,
+    target: Path,
+    *,
+    threads: int | None = None,
+    timeout_s: float = DRAWING_TIMEOUT_S,
+) -> None:
     """Encode raw rgb24 frames of the profile's size, one after the other, to a conformed clip.
 
     Raises:
-        MediaError: no frame came, a frame has the wrong size, or FFmpeg failed.
+        MediaError: no frame came, a frame has the wrong size, or FFmpeg failed or took longer than `timeout_s`.
     """
     size = profile.width * profile.height * 3
     drawn = 0
@@ -108,28 +217,46 @@ def encode_frames(frames: Iterable[bytes], profile: Profile, target: Path) -> No
             raise MediaError(f"no frame to encode for {target.name}")
 
     source = [
+        *device_options(profile),
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{profile.width}x{profile.height}"),
         *("-framerate", str(profile.rate), "-i", "pipe:0"),
     ]
     with landing(target) as part:
         tags = ":".join(f"{name}={value}" for name, value in _BT709.items())
-        colour = f"scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,setsar=1,setparams={tags}"
-        args = [*source, "-vf", colour, *house_encoding(profile), url(part)]
-        run(args, timeout_s=DRAWING_TIMEOUT_S, stdin=checked())
+        colour = ["scale=out_color_matrix=bt709:out_range=tv", "format=yuv420p", "setsar=1", f"setparams={tags}"]
+        picture = ",".join([*colour, *_encoder(profile.encoder).upload])
+        args = [*source, "-vf", picture, *house_encoding(profile, threads=threads), url(part)]
+        run(args, timeout_s=timeout_s, stdin=checked())
 
 
-def encode_graph(picture: ffmpeg.nodes.FilterableStream, profile: Profile, target: Path, *, frames: int) -> None:
+def encode_graph(
+    picture: ffmpeg.nodes.FilterableStream, profile: Profile, target: Path, *, frames: int, threads: int | None = None
+) -> None:
     """Encode the first `frames` pictures that come out of a filter graph, which must give at least as many.
 
     Raises:
         MediaError: FFmpeg failed or did not end in a minute for every second of film.
     """
     with landing(target) as part:
-        graph = picture.filter("format", "yuv420p").filter("setsar", "1").filter("setparams", **_BT709)
-        # ffmpeg-python has no form for repeated or valueless options: it compiles the graph, we add the encoding.
-        compiled = ffmpeg.get_args(graph.output(url(part), **{"frames:v": frames}))[:-1]
-        timeout_s = 60 + TIMEOUT_S_PER_SECOND * profile.seconds(frames)
-        run([*compiled, *house_encoding(profile), url(part)], timeout_s=timeout_s)
+        args = graph_arguments(picture, profile, url(part), frames=frames, threads=threads)
+        run(args, timeout_s=60 + TIMEOUT_S_PER_SECOND * profile.seconds(frames))
+
+
+def graph_arguments(
+    picture: ffmpeg.nodes.FilterableStream, profile: Profile, target: str, *, frames: int, threads: int | None = None
+) -> list[str]:
+    """FFmpeg's arguments for the first `frames` pictures of a filter graph as house film; `target` as FFmpeg names it.
+
+    Raises:
+        MediaError: the profile's encoder is none of the house.
+    """
+    graph = picture.filter("format", "yuv420p").filter("setsar", "1").filter("setparams", **_BT709)
+    for step in _encoder(profile.encoder).upload:
+        name, _, value = step.partition("=")
+        graph = graph.filter(name, *([value] if value else []))
+    # ffmpeg-python has no form for repeated or valueless options: it compiles the graph, we add the encoding.
+    compiled = ffmpeg.get_args(graph.output(target, **{"frames:v": frames}))[:-1]
+    return [*device_options(profile), *compiled, *house_encoding(profile, threads=threads), target]
 
 
 def reel_list(clips: Sequence[Path]) -> str:

@@ -1,4 +1,8 @@
-"""The picture stage: one take for every shot of every variant, conformed as it arrives."""
+"""The picture stage: one take for every shot of every variant, conformed as it arrives.
+
+Here: which takes are missing, what a camera is asked for, and what becomes of its answer. Not here: the call
+(`production.calls`), conforming (`production.conforming`).
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,25 @@ import tempfile
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
-from moltpipe.engines.protocols import Camera, TakeRequest, VoiceTrack
+from moltpipe.engines.protocols import Camera, Filmed, TakeRequest, VoiceTrack
 from moltpipe.ledger import calls as ledger_calls
 from moltpipe.ledger.media import record_take
-from moltpipe.media.conform import conform, conforms, natural_frames
-from moltpipe.media.probe import Probe, probe, verify_decodes
-from moltpipe.production.answers import using
+from moltpipe.media.clip_sound import extract
+from moltpipe.media.offload import offload
+from moltpipe.media.probe import Probe, probe
+from moltpipe.production.answers import Answer, using
 from moltpipe.production.calls import Subject, call, spent
+from moltpipe.production.conforming import conformed
 from moltpipe.production.partial import all_or_named
 from moltpipe.production.voicing import require_shots
 from moltpipe.production.work import Work
-from moltpipe.studio.cameras import NEEDS_A_VOICE
-from moltpipe.studio.keys import take_key
+from moltpipe.studio.cameras import NEEDS_A_VOICE, asked_for_sound, sound_is_kept
+from moltpipe.studio.finish import HOUSE_FINISH, Finish
+from moltpipe.studio.keys import take_key, take_sound_key
 from moltpipe.studio.profiles import Profile
-from moltpipe.studio.records import Production, Shot, Take
+from moltpipe.studio.records import ClipSound, Production, Shot, Take
 from moltpipe.studio.timing import clip_seconds, shot_frames
 from moltpipe.studio.variants import seed, style_suffix
 
@@ -40,11 +48,15 @@ class Filming:
 async def film_shots(work: Work, *, regenerate: bool) -> Filming:
     """Film every shot of every wanted variant that has no take yet, or each again as a new take.
 
+    Of a series that is only heard there is nothing to film.
+
     Raises:
         NoShots: the episode has no script yet.
         SomeFailed: some shots failed; the takes that succeeded are recorded.
     """
     production = work.production
+    if production.series.medium == "audio":
+        return Filming(production, (), Decimal(0))
     require_shots(production)
     todo = [
         (shot, variant_number)
@@ -52,11 +64,11 @@ async def film_shots(work: Work, *, regenerate: bool) -> Filming:
         for shot in production.shots
         if regenerate or (shot.id, variant_number) not in production.takes
     ]
-    desk = work.line.desk()
+    drawing, desk = asyncio.Semaphore(work.line.calls_at_once), work.line.desk()
     filmed = await all_or_named(
         "takes",
         [
-            (f"shot {shot.number} of variant {variant_number}", _film(work, shot, variant_number, desk))
+            (f"shot {shot.number} of variant {variant_number}", _film(work, shot, variant_number, drawing, desk))
             for shot, variant_number in todo
         ],
     )
@@ -87,16 +99,24 @@ def take_request(production: Production, shot: Shot, variant_number: int, profil
 
 
 def request_to(
-    camera: Camera, production: Production, shot: Shot, variant_number: int, profile: Profile
+    camera: Camera,
+    production: Production,
+    shot: Shot,
+    variant_number: int,
+    profile: Profile,
+    *,
+    finish: Finish = HOUSE_FINISH,
 ) -> TakeRequest:
     """The request for a shot's next take as this camera gets it.
 
     Nothing that sets variants apart reaches somebody who only talks: the four of a pilot are one request.
     """
     request = take_request(production, shot, variant_number, profile)
-    if camera.name not in NEEDS_A_VOICE:
-        return request
-    return request.model_copy(update={"variant_number": 1, "style_suffix": "", "seed": 0})
+    if camera.name in NEEDS_A_VOICE:
+        return request.model_copy(update={"variant_number": 1, "style_suffix": "", "seed": 0})
+    if asked_for_sound(camera.name, shot.audio, finish):
+        return request.model_copy(update={"with_sound": True})
+    return request
 
 
 def _take_number(production: Production, shot: Shot, variant_number: int) -> int:
@@ -104,14 +124,14 @@ def _take_number(production: Production, shot: Shot, variant_number: int) -> int
     return former.take_number + 1 if former else 1
 
 
-async def _film(work: Work, shot: Shot, variant_number: int, desk: asyncio.Semaphore) -> Take:
-    production = work.production
+async def _film(
+    work: Work, shot: Shot, variant_number: int, drawing: asyncio.Semaphore, desk: asyncio.Semaphore
+) -> Take:
+    line, production = work.line, work.production
     take_number = _take_number(production, shot, variant_number)
-    camera = work.line.crew.camera_for(shot, voiced=shot.id in production.voiceovers)
-    async with contextlib.AsyncExitStack() as busy:
-        if camera.hosting is None:
-            await busy.enter_async_context(desk)
-        request = request_to(camera, production, shot, variant_number, work.line.profile)
+    camera = line.crew.camera_for(shot, voiced=shot.id in production.voiceovers)
+    request = request_to(camera, production, shot, variant_number, line.profile, finish=line.finish)
+    async with drawing if camera.hosting is None else contextlib.nullcontext():
         answer = await call(
             work,
             camera,
@@ -120,45 +140,47 @@ async def _film(work: Work, shot: Shot, variant_number: int, desk: asyncio.Semap
             subject=Subject(of=shot.id, variant_number=request.variant_number, take_number=take_number),
             shared=camera.name in NEEDS_A_VOICE,
         )
-        if camera.hosting is not None:
-            await busy.enter_async_context(desk)
-
-        voice = production.voiceovers.get(shot.id)
-        longest = shot_frames(shot.duration_seconds, voice.duration_seconds if voice else None, work.line.profile)
-
-        def ingest() -> Take:
-            with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder, using(answer) as arrived:
-                clip, facts = _conformed(arrived, Path(folder) / "take.mp4", work.line.profile, longest)
-                stored = work.line.store.put(
-                    clip, lambda sha256: take_key(shot.id, variant_number, take_number, sha256)
-                )
-            with work.line.database.begin() as db:
-                take = record_take(
-                    db,
-                    work.claim,
-                    shot.id,
-                    variant_number,
-                    stored,
-                    facts.duration_seconds,
-                    facts.as_json(),
-                    provider_job_id=answer.call_id,
-                )
-                ledger_calls.mark_ingested(db, answer.call_id)
-                return take
-
-        return await asyncio.to_thread(ingest)
+    with_sound = sound_is_kept(camera.name, shot.audio, line.finish)
+    async with desk:
+        return await offload(_take_in, work, shot, variant_number, take_number, answer, with_sound=with_sound)
 
 
-def _conformed(arrived: Path, target: Path, profile: Profile, longest: int) -> tuple[Path, Probe]:
-    """The clip in the house profile at its own length, and what it is. One that conforms already is not touched.
+def _take_in(
+    work: Work, shot: Shot, variant_number: int, take_number: int, answer: Answer[Filmed], *, with_sound: bool
+) -> Take:
+    """Conform what arrived, put it and its sound into the store, and record the take."""
+    line, voice = work.line, work.production.voiceovers.get(shot.id)
+    longest = shot_frames(shot.duration_seconds, voice.duration_seconds if voice else None, line.profile)
+    with tempfile.TemporaryDirectory(dir=line.workdir) as name, using(answer) as arrived:
+        folder = Path(name)
+        # That it decodes to its end was seen when it came from its provider; a camera of this machine is ours.
+        found = probe(arrived)
+        clip = conformed(line, arrived, found, folder, longest=longest)
+        facts = found if clip == arrived else probe(clip)
+        stored = line.store.put(clip, lambda sha256: take_key(shot.id, variant_number, take_number, sha256))
+        sound = None
+        if with_sound and found.audio is not None:
+            sound = _sound(work, arrived, facts, folder, (shot.id, variant_number, take_number))
+    with line.database.begin() as db:
+        take = record_take(
+            db,
+            work.claim,
+            shot.id,
+            variant_number,
+            stored,
+            facts.duration_seconds,
+            facts.as_json(),
+            provider_job_id=answer.call_id,
+            sound=sound,
+        )
+        ledger_calls.mark_ingested(db, answer.call_id)
+        return take
 
-    What runs on after `longest` frames, which is all that the shot can show, is left out: footage that somebody
-    shot for another purpose may last an hour.
-    """
-    # A truncated download would otherwise be padded with its last frame, silently.
-    verify_decodes(arrived)
-    facts = probe(arrived)
-    if conforms(facts, profile):
-        return arrived, facts
-    conform(arrived, profile, target, frames=min(longest, natural_frames(facts, profile)))
-    return target, probe(target)
+
+def _sound(work: Work, arrived: Path, facts: Probe, folder: Path, of: tuple[UUID, int, int]) -> ClipSound | None:
+    """What is heard with a take, in the store, as long as the take; None where nothing is."""
+    heard = folder / "sound.flac"
+    seconds = extract(arrived, heard, seconds=facts.duration_seconds)
+    if seconds is None:
+        return None
+    return ClipSound(work.line.store.put(heard, lambda sha256: take_sound_key(*of, sha256)), seconds)

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from moltpipe.engines.protocols import Camera, Composer, Screenwriter, Voice
 from moltpipe.engines.transfer import Limits
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.spending import NO_CAPS, Caps
+from moltpipe.media import encoders
 from moltpipe.settings import Settings, SettingsError
 from moltpipe.store import Store
 from moltpipe.studio.cameras import camera_for
@@ -78,6 +79,8 @@ class Line:
     """Calls in flight per engine, over all processes."""
     cuts_at_once: int
     """FFmpeg programs that one stage of this process runs side by side."""
+    encoder_threads: int | None = None
+    """Threads of each encoder that works at a desk; None leaves them to it."""
     caps: Caps = NO_CAPS
     """What hosted engines may cost."""
     result_limits: Limits = RESULT_LIMITS
@@ -111,6 +114,17 @@ def crew(settings: Settings, workdir: Path) -> Crew:
     )
 
 
+def finish_of(settings: Settings) -> Finish:
+    """The finish of a deployment."""
+    return Finish(
+        loudness_lufs=settings.loudness_lufs,
+        burned_captions=settings.captions == "burned",
+        clip_sound=settings.clip_sound != "drop",
+        paid_clip_sound=settings.clip_sound == "buy",
+        ambience=settings.ambience == "synthetic",
+    )
+
+
 @contextmanager
 def open_line(settings: Settings, store: Store) -> Iterator[Line]:
     """Open the line for one process and clear its scratch space afterwards.
@@ -120,6 +134,9 @@ def open_line(settings: Settings, store: Store) -> Iterator[Line]:
     """
     if settings.database_url is None:
         raise ValueError("MOLTPIPE_DATABASE_URL is not set: run through `moltpipe up` or `moltpipe exec -- …`")
+    profile = replace(settings.profile, fit=settings.fit)
+    profile = replace(profile, encoder=encoders.chosen(settings.encoder, profile))
+    size = encoders.desk_size(encoders.usable_cores(), at_most=settings.takes_at_once)
     scratch = settings.data_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     _sweep(scratch)
@@ -131,22 +148,18 @@ def open_line(settings: Settings, store: Store) -> Iterator[Line]:
                 database=database,
                 store=store,
                 crew=crew(settings, workdir),
-                profile=settings.profile,
+                profile=profile,
                 media_url=settings.media_url,
                 workdir=workdir,
                 lease=timedelta(seconds=settings.lease_s),
                 heartbeat=timedelta(seconds=settings.heartbeat_s),
                 calls_at_once=settings.takes_at_once,
-                cuts_at_once=settings.takes_at_once,
+                cuts_at_once=size.at_once,
+                encoder_threads=size.threads,
                 caps=Caps(settings.budget_run_usd, settings.budget_series_usd, settings.budget_day_usd),
                 result_limits=Limits(max_bytes=settings.max_result_bytes, allow_private=settings.allow_private_results),
                 webhooks_url=settings.webhooks_url,
-                finish=Finish(
-                    loudness_lufs=settings.loudness_lufs,
-                    burned_captions=settings.captions == "burned",
-                    clip_sound=settings.clip_sound == "keep",
-                    ambience=settings.ambience == "synthetic",
-                ),
+                finish=finish_of(settings),
             )
         finally:
             database.dispose()

@@ -21,6 +21,8 @@ class Finish:
     """Whether captions are part of the picture as well. They are a track of the file and lie beside it anyway."""
     clip_sound: bool = True
     """Whether the sound that a clip came with is heard."""
+    paid_clip_sound: bool = False
+    """Whether cameras that charge for it are asked for sound, in shots where nobody speaks."""
     ambience: bool = True
     """Whether shots get a bed of synthetic ambience where their clip has no sound of its own."""
 

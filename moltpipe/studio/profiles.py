@@ -14,6 +14,9 @@ _NAME = re.compile(r"^(?P<lines>[1-9][0-9]{2,3})p(?P<rate>[1-9][0-9]?)(-(?P<aspe
 _EXPECTED = "expected <lines>p<rate>[-16x9|-9x16|-1x1], such as 360p24, 720p24, 1080p30 or 1080p30-9x16"
 MAX_LINES = 2160
 MAX_RATE = 60
+TICKS = 90_000
+"""Ticks per second of a video track. At a rate that does not divide them frames would be of unequal length, and two
+clips of unequal number of frames would never be joined by copy."""
 
 
 class Fit(StrEnum):
@@ -60,6 +63,8 @@ def parse_profile(name: str) -> Profile:
     lines, rate = int(match["lines"]), int(match["rate"])
     if lines > MAX_LINES or lines % 2 or rate > MAX_RATE:
         raise ValueError(f"{name!r}: expected an even number of lines up to {MAX_LINES} and a rate up to {MAX_RATE}")
+    if TICKS % rate:
+        raise ValueError(f"{name!r}: expected a rate that divides {TICKS:,}, such as 12, 24, 25, 30, 50 or 60")
     longer = round(lines * 16 / 9 / 2) * 2
     width, height = {"9x16": (lines, longer), "1x1": (lines, lines)}.get(match["aspect"], (longer, lines))
     return Profile(name=name, width=width, height=height, rate=rate)

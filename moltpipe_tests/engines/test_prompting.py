@@ -152,3 +152,29 @@ def _plain(scene: str, bible: SeriesBible) -> TakeRequest:
         rate=12,
         seed=7,
     )
+
+
+@pytest.mark.parametrize(
+    ("audio", "said"),
+    [
+        (
+            {"type": "ambient", "description": "Rain on glass, far thunder."},
+            "Sound: Rain on glass, far thunder. Nobody",
+        ),
+        ({"type": "ambient"}, "Sound: room tone. Nobody"),
+        ({"type": "narration", "description": "Once upon a time."}, "Sound: room tone. Nobody"),
+    ],
+)
+def test_an_engine_that_makes_sound_is_told_what_is_heard_and_that_the_rest_is_not(
+    take: TakeRequests, audio: dict[str, str], said: str
+) -> None:
+    request = take(audio=audio)
+    assert "Sound:" not in film_prompt(request)
+    with_sound = film_prompt(request.model_copy(update={"with_sound": True}))
+    assert f"{said} speaks and there is no music." in with_sound
+    assert "Once upon" not in with_sound
+
+
+def test_a_request_without_sound_is_the_request_that_it_was_before_there_was_a_choice(take: TakeRequests) -> None:
+    assert "with_sound" not in take().model_dump(mode="json")
+    assert take().model_copy(update={"with_sound": True}).model_dump(mode="json")["with_sound"] is True

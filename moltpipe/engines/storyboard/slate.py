@@ -23,6 +23,8 @@ _PAPER: Colour = (246, 242, 232)
 HEAD, FOOT = 0.125, 0.255
 """Shares of the height that belong to the lines above and below."""
 _CAPTION_LINES = 3
+_UPRIGHT = 1.15
+"""How much larger the type of an upright picture is than its width alone would have it: it is seen on a phone."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ def accent_on_dark(palette: Palette) -> Colour:
     return colour
 
 
+def _unit(request: TakeRequest) -> float:
+    """A seven hundred and twentieth of the height, but no more than the width has room for."""
+    return min(request.height, request.width * _UPRIGHT) / 720
+
+
 def _shade(width: int, height: int, palette: Palette, *, falling: bool, most: float) -> tuple[Image.Image, Image.Image]:
     """Paint and mask of a shade that is thickest at the picture's edge."""
     share = np.linspace(1, 0, height) if falling else np.linspace(0, 1, height)
@@ -60,8 +67,8 @@ def _shade(width: int, height: int, palette: Palette, *, falling: bool, most: fl
 
 
 def _head(request: TakeRequest, palette: Palette) -> Strip:
-    width, height = request.width, round(request.height * HEAD)
-    unit = request.height / 720
+    unit = _unit(request)
+    width, height = request.width, round(720 * unit * HEAD)
     paint, mask = _shade(width, height, palette, falling=True, most=0.72)
     ink, cover = ImageDraw.Draw(paint), ImageDraw.Draw(mask)
     margin, base = round(36 * unit), round(46 * unit)
@@ -90,7 +97,8 @@ def _head(request: TakeRequest, palette: Palette) -> Strip:
     write(right, term, small_face, _PAPER, "rs")
 
     number_width = small_face.getlength(number)
-    room = width * 0.62 - margin - number_width
+    free = right - small_face.getlength(term) - 36 * unit
+    room = min(width * 0.62, free) - margin - number_width
     title = lettering.legible(request.series_title.upper(), family)
     title = lettering.wrapped(title, title_face, room, 1)[0] if title else ""
     write(margin, title, title_face, _PAPER)
@@ -100,8 +108,8 @@ def _head(request: TakeRequest, palette: Palette) -> Strip:
 
 
 def _foot(request: TakeRequest, palette: Palette) -> Strip:
-    width, height = request.width, round(request.height * FOOT)
-    unit = request.height / 720
+    unit = _unit(request)
+    width, height = request.width, round(720 * unit * FOOT)
     paint, mask = _shade(width, height, palette, falling=False, most=0.90)
     ink, cover = ImageDraw.Draw(paint), ImageDraw.Draw(mask)
     margin = round(36 * unit)

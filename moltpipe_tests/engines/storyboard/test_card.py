@@ -7,7 +7,8 @@ from PIL import Image
 
 from moltpipe.engines.protocols import TakeRequest
 from moltpipe.engines.storyboard.card import Card
-from moltpipe.engines.storyboard.slate import FOOT
+from moltpipe.engines.storyboard.palette import palette_of
+from moltpipe.engines.storyboard.slate import FOOT, slate
 from moltpipe.studio.screenplay import CAMERA_TERMS, MOTION_TERMS
 from moltpipe_tests.engines.conftest import TakeRequests
 
@@ -144,3 +145,19 @@ def test_odd_words_are_drawn_without_failing(take: TakeRequests) -> None:
     request = take(prompt={"scene": odd, "camera": odd[:100]}, series_title=odd[:200])
     poster = request.poster.model_copy(update={"palette": ("red", "#12", "#zzzzzz")})
     assert Card(request.model_copy(update={"poster": poster})).frame(0).size == (426, 240)
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 640), (720, 1280), (1080, 1920), (360, 360), (640, 360)])
+def test_nothing_in_the_upper_line_is_written_over_another_however_the_picture_stands(
+    take: TakeRequests, width: int, height: int
+) -> None:
+    def head(title: str, camera: str) -> Grey:
+        request = take(variant=2, wanted=4, width=width, height=height, series_title=title, prompt={"camera": camera})
+        return np.asarray(slate(request, palette_of(request.poster.palette, request.poster.style))[0].mask, dtype=float)
+
+    empty, term, title = head("\u200b", ""), head("\u200b", "extreme_close_up"), head("The Moth Who Ate the Map", "")
+    both = head("The Moth Who Ate the Map", "extreme_close_up")
+    of_term = np.flatnonzero((term != empty).any(axis=0))
+    assert of_term.size > 0.05 * width
+    assert (both[:, of_term[0] :] == term[:, of_term[0] :]).all(), "the title ends before the camera begins"
+    assert (title != empty).any()
