@@ -1,7 +1,8 @@
 """The last stage: one delivered cut per variant, with captions and thumbnail.
 
 Here: which cuts are missing or stale, and the order of work on each. Not here: how a take is extended, a
-soundtrack mixed or a cut delivered (`media`).
+soundtrack mixed or a cut delivered (`media`), what is heard when (`production.soundtracks`), series that are only
+heard (`production.narrating`).
 """
 
 from __future__ import annotations
@@ -10,58 +11,33 @@ import asyncio
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from uuid import UUID
 
-from moltpipe.ledger.media import publish_variant
-from moltpipe.media.captions import SpokenLine, captions, write_srt, write_vtt
+from moltpipe.media.burning import burn
+from moltpipe.media.captions import Caption, SpokenLine, captions, within, write_srt, write_vtt
 from moltpipe.media.extend import extend
-from moltpipe.media.gate import Delivery, deliver
-from moltpipe.media.music import lengthen
-from moltpipe.media.sound import Cue, CueKind, Loudness, mix
+from moltpipe.media.gate import deliver
+from moltpipe.media.offload import offload
+from moltpipe.media.sound import Cue, Soundtrack, mix
 from moltpipe.media.stills import thumbnail
-from moltpipe.media.stitch import stitch
+from moltpipe.media.stitch import Seam, stitch
 from moltpipe.production.calls import spent
+from moltpipe.production.conforming import house_film
+from moltpipe.production.cuts import Cut, Cutting, MissingMedia, Print, publish
 from moltpipe.production.line import Line
+from moltpipe.production.narrating import cut_narration
 from moltpipe.production.partial import all_or_named
 from moltpipe.production.scoring import score_episode
+from moltpipe.production.soundtracks import clip_sounds, common_cues, shot_cues
 from moltpipe.production.voicing import require_shots
 from moltpipe.production.work import Work
-from moltpipe.studio.keys import variant_key
+from moltpipe.studio.asked import asked_of, transitions
+from moltpipe.studio.finish import Finish
 from moltpipe.studio.profiles import Profile
-from moltpipe.studio.records import Production, Take, Variant
-from moltpipe.studio.timing import Timeline, timeline
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A variant published now, with the figures of its delivery."""
-
-    variant: Variant
-    delivery: Delivery
-    loudness: Loudness
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """What the stage did: the episode's variants, and which were cut now."""
-
-    production: Production
-    cut_now: tuple[Cut, ...]
-    cost_usd: Decimal
-    """What this episode's music has cost so far."""
-
-
-class MissingMedia(Exception):
-    """An episode is to be stitched, but takes or voiceovers are missing."""
-
-    def __init__(self, partition_key: str, missing: list[str]) -> None:
-        super().__init__(f"{partition_key} cannot be stitched, these are missing: {', '.join(missing)}")
-        self.partition_key = partition_key
-        self.missing = missing
+from moltpipe.studio.records import Production
+from moltpipe.studio.timing import Slot, Timeline, timeline
 
 
 async def cut_variants(work: Work, *, regenerate: bool) -> Cutting:
@@ -72,9 +48,10 @@ async def cut_variants(work: Work, *, regenerate: bool) -> Cutting:
         DeliveryRefused: a cut broke a rule of delivery; no row was written for it.
         SomeFailed: some variants failed; those that succeeded are published.
     """
+    if work.production.series.medium == "audio":
+        return await cut_narration(work, regenerate=regenerate)
     production = work.production
     require_shots(production)
-    profile = work.line.profile
     wanted = range(1, production.episode.variants_wanted + 1)
     missing = [
         f"take of shot {shot.number}, variant {number}"
@@ -86,143 +63,178 @@ async def cut_variants(work: Work, *, regenerate: bool) -> Cutting:
         raise MissingMedia(production.episode.partition_key, missing)
     score = await score_episode(work, regenerate=regenerate)
     production = replace(production, score=score)
+    made_from = {number: ingredients(production, number, work.line.profile, work.line.finish) for number in wanted}
     todo = [
         number
         for number in wanted
         if regenerate
         or number not in production.variants
-        or production.variants[number].ingredients != ingredients(production, number, profile)
+        or production.variants[number].ingredients != made_from[number]
     ]
     cuts: list[Cut] = []
     if todo:
         with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder:
-            room = await asyncio.to_thread(_set_up, work.line, production, Path(folder))
-            desk = work.line.desk()
-            cuts = await all_or_named(
-                "variants", [(f"variant {number}", _cut(work, room, number, desk)) for number in todo]
-            )
+            room = await offload(_set_up, work.line, production, Path(folder), made_from)
+            try:
+                cuts = await all_or_named(
+                    "variants", [(f"variant {number}", _cut(work, room, number)) for number in todo]
+                )
+            finally:
+                await _put_away(room.soundtracks.values())
     return Cutting(work.reload(), tuple(cuts), await asyncio.to_thread(spent, work, "compose"))
 
 
-def ingredients(production: Production, variant_number: int, profile: Profile) -> str:
+def ingredients(production: Production, variant_number: int, profile: Profile, finish: Finish) -> str:
     """Hex sha256 over everything that goes into a cut, in order."""
+    sounds = clip_sounds(production, variant_number) if finish.clip_sound else {}
     parts = [
         [
             production.takes[shot.id, variant_number].media.sha256,
+            sounds[shot.number].media.sha256 if shot.number in sounds else None,
             production.voiceovers[shot.id].media.sha256 if shot.id in production.voiceovers else None,
             shot.strategy.value,
             shot.duration_seconds,
+            shot.transition.value,
         ]
         for shot in production.shots
     ]
+    finished = [
+        finish.loudness_lufs,
+        finish.ceiling_dbtp,
+        finish.burned_captions,
+        finish.clip_sound,
+        finish.ambience,
+    ]
     music = [production.score.media.sha256] if production.score else []
-    return hashlib.sha256(json.dumps([profile.name, parts, *music]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([profile.name, finished, parts, *music]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class _CuttingRoom:
-    """What all variants of an episode share: timing, soundtrack and captions."""
+    """What all variants of an episode share: timing, speech, music and captions."""
 
+    production: Production
     folder: Path
     timing: Timeline
-    soundtrack: Path
-    loudness: Loudness
+    cues: list[Cue]
+    shown: list[Caption]
     vtt: Path
     srt: Path
     ingredients: Mapping[int, str]
     """By variant number."""
+    desk: asyncio.Semaphore
+    soundtracks: dict[tuple[str, ...], asyncio.Task[Soundtrack]] = field(default_factory=dict)
+    """By the sounds of their clips: variants that differ in nothing that is heard share one."""
 
 
-def _set_up(line: Line, production: Production, folder: Path) -> _CuttingRoom:
-    timing = timeline(
-        production.shots,
-        {shot_id: one.duration_seconds for shot_id, one in production.voiceovers.items()},
-        line.profile,
-    )
-    voices = {
-        shot_id: line.store.get(one.media, folder / f"voice-{shot_id}.wav")
-        for shot_id, one in production.voiceovers.items()
-    }
-    cues = [
-        Cue(file=voices[slot.shot_id], starts_at_s=slot.voice_starts_at, kind=CueKind.VOICE)
-        for slot in timing.slots
-        if slot.shot_id in voices
-    ]
-    if production.score is not None:
-        composed = line.store.get(production.score.media, folder / "score.wav")
-        music = folder / "music.wav"
-        lengthen(composed, timing.seconds, music)
-        cues.append(Cue(file=music, starts_at_s=0.0, kind=CueKind.MUSIC))
-    soundtrack = folder / "soundtrack.wav"
-    loudness = mix(cues, seconds=timing.seconds, target=soundtrack)
+def _set_up(line: Line, production: Production, folder: Path, made_from: Mapping[int, str]) -> _CuttingRoom:
+    voices = {shot_id: one.duration_seconds for shot_id, one in production.voiceovers.items()}
+    timing = timeline(production.shots, voices, line.profile)
     spoken = [
         SpokenLine(words=production.voiceovers[slot.shot_id].words, starts_at_s=slot.voice_starts_at)
         for slot in timing.slots
         if slot.shot_id in production.voiceovers
     ]
-    cues_shown = captions(spoken, end_s=timing.seconds)
+    shown = captions(spoken, end_s=timing.seconds)
     vtt, srt = folder / "captions.vtt", folder / "captions.srt"
-    write_vtt(cues_shown, vtt)
-    write_srt(cues_shown, srt)
-    numbers = range(1, production.episode.variants_wanted + 1)
-    return _CuttingRoom(
-        folder,
-        timing,
-        soundtrack,
-        loudness,
-        vtt,
-        srt,
-        ingredients={number: ingredients(production, number, line.profile) for number in numbers},
-    )
+    write_vtt(shown, vtt)
+    write_srt(shown, srt)
+    cues = common_cues(line, production, timing, folder)
+    return _CuttingRoom(production, folder, timing, cues, shown, vtt, srt, made_from, line.desk())
 
 
-async def _cut(work: Work, room: _CuttingRoom, variant_number: int, desk: asyncio.Semaphore) -> Cut:
+async def _cut(work: Work, room: _CuttingRoom, variant_number: int) -> Cut:
     folder = room.folder / f"variant-{variant_number}"
     folder.mkdir()
 
-    async def fit(shot_id: UUID, frames: int) -> Path:
-        take = work.production.takes[shot_id, variant_number]
-        async with desk:
-            return await asyncio.to_thread(_fitted, work, take, frames, folder)
+    async def fit(slot: Slot) -> Path:
+        async with room.desk:
+            return await offload(_fitted, work.line, room, slot, variant_number, folder)
 
-    clips = await asyncio.gather(*(fit(slot.shot_id, slot.frames) for slot in room.timing.slots))
-    async with desk:
-        return await asyncio.to_thread(_deliver, work, room, variant_number, clips, folder)
+    soundtrack = _soundtrack(work.line, room, variant_number)
+    clips = await asyncio.gather(*(fit(slot) for slot in room.timing.slots))
+    heard = await soundtrack
+    async with room.desk:
+        return await offload(_deliver, work, room, variant_number, clips, heard, folder)
 
 
-def _fitted(work: Work, take: Take, frames: int, folder: Path) -> Path:
-    shot = next(shot for shot in work.production.shots if shot.id == take.shot_id)
-    source = work.line.store.get(take.media, folder / f"take-{shot.number}.mp4")
-    fitted = folder / f"shot-{shot.number}.mp4"
-    extend(source, shot.strategy, frames=frames, profile=work.line.profile, target=fitted)
+def _soundtrack(line: Line, room: _CuttingRoom, variant_number: int) -> asyncio.Task[Soundtrack]:
+    """The task that mixes what is heard in a variant; the first one to ask starts it."""
+    sounds = clip_sounds(room.production, variant_number) if line.finish.clip_sound else {}
+    key = tuple(f"{number}:{sound.media.sha256}" for number, sound in sorted(sounds.items()))
+
+    def mixed() -> Soundtrack:
+        folder = room.folder / f"sound-{variant_number}"
+        folder.mkdir()
+        cues = [*room.cues, *shot_cues(line, room.production, room.timing, sounds, folder)]
+        return mix(cues, seconds=room.timing.seconds, target=folder / "soundtrack.m4a", finish=line.finish)
+
+    async def at_a_desk() -> Soundtrack:
+        async with room.desk:
+            return await offload(mixed)
+
+    if key not in room.soundtracks:
+        room.soundtracks[key] = asyncio.create_task(at_a_desk())
+    return room.soundtracks[key]
+
+
+async def _put_away(tasks: Iterable[asyncio.Task[Soundtrack]]) -> None:
+    """End what is still being mixed for a variant whose pictures failed: its folder is about to go."""
+    waiting = [task for task in tasks if not task.done()]
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _fitted(line: Line, room: _CuttingRoom, slot: Slot, variant_number: int, folder: Path) -> Path:
+    """A shot of a variant as it goes into the reel."""
+    take = room.production.takes[slot.shot_id, variant_number]
+    shot = next(shot for shot in room.production.shots if shot.id == slot.shot_id)
+    source = house_film(line, take, folder)
+    fitted = folder / f"shot-{slot.number}.mp4"
+    extend(source, shot.strategy, frames=slot.frames, profile=line.profile, target=fitted)
     source.unlink()
-    return fitted
+    if not line.finish.burned_captions:
+        return fitted
+    starts_at_s = line.profile.seconds(slot.start_frame)
+    shown = within(room.shown, starts_at_s, starts_at_s + line.profile.seconds(slot.frames))
+    captioned = folder / f"captioned-{slot.number}.mp4"
+    burn(fitted, shown, captioned, profile=line.profile)
+    fitted.unlink()
+    return captioned
 
 
-def _deliver(work: Work, room: _CuttingRoom, variant_number: int, clips: list[Path], folder: Path) -> Cut:
-    line, episode = work.line, work.production.episode
+def _deliver(
+    work: Work, room: _CuttingRoom, variant_number: int, clips: list[Path], heard: Soundtrack, folder: Path
+) -> Cut:
+    profile, timing = work.line.profile, room.timing
     video, still = folder / "cut.mp4", folder / "thumbnail.jpg"
-    stitch(clips, room.soundtrack, video, profile=line.profile)
-    delivery = deliver(video, frames=room.timing.frames, profile=line.profile)
-    thumbnail(video, still)
-
-    stored = line.store.put(video, lambda sha256: variant_key(episode.id, variant_number, sha256, ".mp4"))
-
-    def put_beside(file: Path, suffix: str) -> str:
-        return line.store.put(file, lambda _: variant_key(episode.id, variant_number, stored.sha256, suffix)).key
-
-    captions_key = put_beside(room.vtt, ".vtt")
-    put_beside(room.srt, ".srt")
-    thumbnail_key = put_beside(still, ".jpg")
-    with line.database.begin() as db:
-        variant = publish_variant(
-            db,
-            work.claim,
-            variant_number,
-            stored,
-            captions_key=captions_key,
-            thumbnail_key=thumbnail_key,
-            duration_seconds=room.timing.seconds,
-            ingredients=room.ingredients[variant_number],
-        )
-    return Cut(variant=variant, delivery=delivery, loudness=room.loudness)
+    seams = [
+        Seam(position, slot.transition, slot.seam_frames)
+        for position, slot in enumerate(timing.slots)
+        if slot.seam_frames
+    ]
+    stitch(clips, heard.file, video, profile=profile, captions=room.srt, seams=seams)
+    for clip in clips:
+        clip.unlink()
+    delivery = deliver(
+        video,
+        frames=timing.frames,
+        profile=profile,
+        loudness_lufs=heard.loudness.aim_lufs,
+        asked=asked_of(room.production, variant_number, timing, work.line.finish),
+        captions=room.shown,
+        ceiling_dbtp=work.line.finish.ceiling_dbtp,
+    )
+    thumbnail(video, still, avoid=transitions(timing))
+    ready = Print(
+        video=video,
+        vtt=room.vtt,
+        srt=room.srt,
+        thumbnail=still,
+        seconds=timing.seconds,
+        ingredients=room.ingredients[variant_number],
+        delivery=delivery,
+        loudness=heard.loudness,
+    )
+    return publish(work, variant_number, ready)

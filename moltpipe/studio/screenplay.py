@@ -224,3 +224,18 @@ def spoken_line(audio: ShotAudio) -> Line | None:
     if audio.description:
         return Line(text=audio.description, speaker=NARRATOR, voice_id=audio.voice_id)
     return None
+
+
+ROOM_TONE = "room tone"
+
+
+def heard_around(audio: ShotAudio) -> str | None:
+    """What is heard in a shot besides speech, in words: what its script says, else the room; None for silence.
+
+    A description that a narrator speaks describes nothing to be heard.
+    """
+    if audio.type is AudioType.SILENT:
+        return None
+    if audio.type is AudioType.AMBIENT or audio.dialogue is not None:
+        return audio.description or ROOM_TONE
+    return ROOM_TONE

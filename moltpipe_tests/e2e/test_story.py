@@ -13,9 +13,10 @@ import pytest
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.series import all_episodes
-from moltpipe.media.gate import deliver
+from moltpipe.media.probe import decode
 from moltpipe.media.stills import frame_at
 from moltpipe.runtime.stack import Stack
+from moltpipe.studio.delivery import Delivery
 from moltpipe.studio.records import Production
 from moltpipe_tests.e2e.studio import Studio, a_studio, everything_of, latest_check, launch, partitions, until
 
@@ -95,12 +96,17 @@ def test_every_object_is_what_its_row_says(media: dict[str, Path], story: Story)
         assert variant["sha256"][:12] in variant["video_key"]
 
 
-def test_every_cut_passes_the_delivery_gate(studio: Studio, media: dict[str, Path], story: Story) -> None:
+def test_every_cut_passed_the_delivery_gate_and_plays_as_recorded(
+    studio: Studio, media: dict[str, Path], story: Story
+) -> None:
     profile = studio.settings.profile
-    for variant in variants(story):
-        frames = profile.frames(variant["duration_seconds"])
-        delivery = deliver(media[variant["video_key"]], frames=frames, profile=profile)
-        assert abs(delivery.audio_minus_video_s) < 1 / profile.rate
+    for production in productions(studio, story).values():
+        for variant in production.variants.values():
+            assert variant.delivery is not None
+            assert Delivery.from_json(variant.delivery).passed
+            played = decode(media[variant.video.key], strict=True)
+            assert played.frames == profile.frames(variant.duration_seconds)
+            assert abs(played.samples / (played.sample_rate or 1) - variant.duration_seconds) < 1 / profile.rate
 
 
 def test_the_five_episodes_tell_five_stories(media: dict[str, Path], story: Story) -> None:

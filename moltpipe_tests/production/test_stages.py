@@ -16,7 +16,8 @@ from moltpipe.ledger.jobs import load_jobs
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.shots import ShotsInUse
 from moltpipe.production.calls import Subject, fingerprint, intent_of
-from moltpipe.production.cutting import MissingMedia, cut_variants
+from moltpipe.production.cuts import MissingMedia
+from moltpipe.production.cutting import cut_variants
 from moltpipe.production.filming import film_shots, take_request
 from moltpipe.production.line import Line
 from moltpipe.production.partial import SomeFailed

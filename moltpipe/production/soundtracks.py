@@ -1,0 +1,93 @@
+"""The cue sheet of an episode: which sound is heard when, and the files behind it.
+
+Here: what goes onto the timeline of sound, fetched or made. Not here: mixing it (`media.sound`), when a shot begins
+(`studio.timing`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from moltpipe.media.ambience import bed
+from moltpipe.media.music import lengthen
+from moltpipe.media.sound import Cue, CueKind
+from moltpipe.production.line import Line
+from moltpipe.studio.asked import UNCOVERED_S
+from moltpipe.studio.records import ClipSound, Production, Shot
+from moltpipe.studio.screenplay import Transition, heard_around
+from moltpipe.studio.timing import Slot, Timeline
+
+
+def clip_sounds(production: Production, variant_number: int) -> dict[int, ClipSound]:
+    """The sounds that the clips of a variant came with, by shot number."""
+    return {
+        shot.number: take.sound
+        for shot in production.shots
+        if (take := production.takes.get((shot.id, variant_number))) is not None and take.sound is not None
+    }
+
+
+def common_cues(line: Line, production: Production, timing: Timeline, folder: Path) -> list[Cue]:
+    """The cues that all variants of an episode share: what is spoken, and the music."""
+    cues = [
+        Cue(
+            file=line.store.get(production.voiceovers[slot.shot_id].media, folder / f"voice-{slot.number}.wav"),
+            starts_at_s=slot.voice_starts_at,
+            kind=CueKind.VOICE,
+        )
+        for slot in timing.slots
+        if slot.shot_id in production.voiceovers
+    ]
+    if production.score is not None:
+        composed = line.store.get(production.score.media, folder / "score.wav")
+        music = folder / "music.wav"
+        lengthen(composed, timing.seconds, music)
+        cues.append(Cue(file=music, starts_at_s=0.0, kind=CueKind.MUSIC))
+    return cues
+
+
+def shot_cues(
+    line: Line, production: Production, timing: Timeline, sounds: dict[int, ClipSound], folder: Path
+) -> list[Cue]:
+    """What is heard in each shot besides speech and music: its clip's own sound, and a bed where there is none."""
+    shots = {shot.id: shot for shot in production.shots}
+    cues: list[Cue] = []
+    for slot, following in zip(timing.slots, [*timing.slots[1:], None], strict=True):
+        starts_at_s, seconds = timing.profile.seconds(slot.start_frame), timing.profile.seconds(slot.frames)
+        sound = sounds.get(slot.number) if line.finish.clip_sound else None
+        if sound is not None:
+            file = line.store.get(sound.media, folder / f"clip-{slot.number}.flac")
+            heard_s = min(seconds, sound.duration_seconds)
+            cues.append(Cue(file, starts_at_s, CueKind.CLIP, seconds=heard_s, **_fades(slot, following, timing)))
+        words = heard_around(shots[slot.shot_id].audio) if line.finish.ambience else None
+        if words is not None and (sound is None or sound.duration_seconds < seconds - UNCOVERED_S):
+            lead_s, tail_s = _overlap_s(slot, timing), _overlap_s(following, timing)
+            file = folder / f"bed-{slot.number}.wav"
+            bed(words, seconds=lead_s + seconds + tail_s, seed=_seed(shots[slot.shot_id]), target=file)
+            fades = _fades(slot, following, timing, lead_s=lead_s, tail_s=tail_s)
+            cues.append(Cue(file, starts_at_s - lead_s, CueKind.AMBIENCE, **fades))
+    return cues
+
+
+def _fades(
+    slot: Slot, following: Slot | None, timing: Timeline, *, lead_s: float = 0.0, tail_s: float = 0.0
+) -> dict[str, float]:
+    """A shot's sound comes and goes with its picture; without a transition, at the length that the mix knows."""
+    fades: dict[str, float] = {}
+    if slot.seam_frames:
+        fades["fade_in_s"] = lead_s + timing.profile.seconds(slot.seam_frames)
+    if following is not None and following.seam_frames:
+        fades["fade_out_s"] = tail_s + timing.profile.seconds(following.seam_frames)
+    return fades
+
+
+def _overlap_s(slot: Slot | None, timing: Timeline) -> float:
+    """How long before its cut a bed is heard: where pictures are blended the room must not fall silent in between."""
+    if slot is None or slot.transition is not Transition.CROSSFADE:
+        return 0.0
+    return timing.profile.seconds(slot.seam_frames)
+
+
+def _seed(shot: Shot) -> int:
+    return int.from_bytes(hashlib.sha256(shot.id.bytes).digest()[:4], "big")
