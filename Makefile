@@ -3,9 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RIVALS := .venv-bench
 READY := $(VENV)/.ready
+RIVALS_READY := $(RIVALS)/.ready
 
-.PHONY: help demo test lint unit e2e up clean
+.PHONY: help demo test lint unit e2e up bench clean
 
 help:
 	@echo "make demo   submit, vote, close, produce: a whole series on this machine"
@@ -13,6 +15,7 @@ help:
 	@echo "make up     the operator's UI on embedded services"
 	@echo "make lint   ruff, mypy and import-linter alone"
 	@echo "make unit   all tests but the end-to-end ones"
+	@echo "make bench  speed and memory against FFmpeg alone and MoviePy, in about ten minutes"
 	@echo "make clean  remove the virtual environment (the data in .moltpipe stays)"
 
 $(READY): requirements.txt pyproject.toml
@@ -48,5 +51,15 @@ e2e: $(READY)
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
+# MoviePy's pins would take the Pillow of $(VENV) back by two versions, so it gets an environment of its own.
+$(RIVALS_READY): requirements-bench.txt $(READY)
+	@echo "installing MoviePy into $(RIVALS) …"
+	@$(PYTHON) -m venv $(RIVALS)
+	@$(RIVALS)/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $(RIVALS_READY)
+
+bench: $(READY) $(RIVALS_READY)
+	@$(BIN)/python -m moltpipe_tests.bench
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(RIVALS)

@@ -1,0 +1,94 @@
+"""The bench measures what it says. No time is asserted that a busy machine could change."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from moltpipe_tests.bench import measuring
+from moltpipe_tests.bench.cases import cases
+from moltpipe_tests.bench.measuring import CaseFailed, machine, measure
+from moltpipe_tests.bench.registry import CASES, FINDINGS, Case, Finding, Measurement, Python
+from moltpipe_tests.bench.report import Report
+
+
+def hungry(_: Path) -> dict[str, float]:
+    """A program below this process holds 200 MiB and works for 0.3 s of processor time."""
+    work = "import time\nheld = bytearray(b'x') * (200 << 20)\nwhile time.process_time() < 0.4: sum(held[:1000])"
+    subprocess.run([sys.executable, "-I", "-c", work], check=True)
+    return {"bytes": 7}
+
+
+def idle(_: Path) -> dict[str, float]:
+    time.sleep(0.3)
+    return {}
+
+
+def broken(_: Path) -> dict[str, float]:
+    raise ValueError("the clip is gone")
+
+
+def test_every_finding_is_about_cases_that_are_listed() -> None:
+    assert {name for one in FINDINGS for name in one.needs} <= {one.name for one in cases()}
+
+
+def test_what_programs_need_counts_for_the_case_that_starts_them(tmp_path: Path) -> None:
+    took = measure(Case("hungry", "", hungry), tmp_path)
+    assert took is not None
+    assert took.peak_mib > 200
+    assert took.user_s + took.system_s > 0.3
+    assert (took.repeats, took.details) == (3, {"bytes": 7})
+
+
+def test_waiting_is_no_work(tmp_path: Path) -> None:
+    took = measure(Case("idle", "", idle), tmp_path)
+    assert took is not None
+    assert took.wall_s >= 0.3
+    assert took.cores < 0.5
+
+
+def test_a_case_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(CaseFailed, match="the clip is gone"):
+        measure(Case("broken", "", broken), tmp_path)
+
+
+def test_a_rival_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "RIVALS", tmp_path / "python")
+    assert measure(Case("idle", "", idle, python=Python.RIVALS), tmp_path) is None
+
+
+def test_a_promise_is_kept_or_not_or_was_never_made() -> None:
+    def promised(at_least: float | None, at_most: float | None) -> Finding:
+        return Finding("", "", (), lambda _: 0.0, at_least=at_least, at_most=at_most)
+
+    assert [promised(8, None).met(value) for value in (7.9, 8)] == [False, True]
+    assert [promised(None, 150).met(value) for value in (150, 151)] == [True, False]
+    assert promised(None, None).met(1) is None
+
+
+def test_the_report_is_a_table_and_the_same_figures_as_json(tmp_path: Path) -> None:
+    def took(wall_s: float) -> Measurement:
+        return Measurement(wall_s, user_s=wall_s, system_s=0.0, peak_mib=100, repeats=3, details={})
+
+    report = Report(machine(), {"stitch": took(1.0), "stitch ffmpeg": took(7.0)}, {"gate": "left out"})
+    report.write(tmp_path / "deep" / "bench.json")
+    written = json.loads((tmp_path / "deep" / "bench.json").read_text(encoding="utf-8"))
+    assert {"cores", "processor", "memory_gib", "ffmpeg", "python"} <= set(written["machine"])
+    assert written["cases"]["stitch ffmpeg"]["wall_s"] == 7
+    [found] = written["findings"]
+    assert (found["name"], found["value"], found["at_least"], found["met"]) == ("stitch / ffmpeg", 7.0, 8, False)
+    for markdown in (False, True):
+        screen = io.StringIO()
+        report.show(Console(file=screen, width=160), markdown=markdown)
+        said = screen.getvalue()
+        assert CASES["stitch"].what in said
+        assert "7.0 x" in said
+        assert "NO" in said
+        assert "gate: left out" in said
