@@ -187,8 +187,11 @@ class Stock:
         if time.monotonic() - at < _PAGE_LASTS_S:
             return results
         await asyncio.sleep(max(0.0, self._next_search_at - time.monotonic()))
-        self._next_search_at = time.monotonic() + self._pause_s
-        results = self._results_in(await self._wire.get("/search", params=asked))
+        try:
+            results = self._results_in(await self._wire.get("/search", params=asked))
+        finally:
+            # From the answer, as every distance is kept: a request may have been long on its way.
+            self._next_search_at = time.monotonic() + self._pause_s
         self._pages[key] = (time.monotonic(), results)
         return results
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,9 +71,20 @@ def decoded(file: Path) -> Generator[Block]:
         sound = next(iter(container.streams.audio), None)
         if sound is None:
             raise MediaError(f"{file.name} holds no sound")
-        for frame in container.decode(sound):
-            yield from (_samples(one) for one in resampler.resample(frame))
-        yield from (_samples(one) for one in resampler.resample(None))
+        heard = chain.from_iterable(map(resampler.resample, chain(container.decode(sound), (None,))))
+        yield from _gathered(map(_samples, heard))
+
+
+def _gathered(pieces: Iterable[Block]) -> Generator[Block]:
+    """The same stream in blocks: a packet of AAC holds 21 ms, and whatever is done with a block has its price."""
+    waiting: list[Block] = []
+    for piece in pieces:
+        waiting.append(piece)
+        if sum(map(len, waiting)) >= BLOCK:
+            yield np.concatenate(waiting)
+            waiting.clear()
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def length(file: Path) -> int:
