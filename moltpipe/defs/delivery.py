@@ -22,6 +22,8 @@ from moltpipe.studio.records import Variant
 
 _ASSET = "stitched_episode"
 
+NO_CUT = "the run ended before the gate, and its error says why"
+"""Said by every check of such a run. Left to itself, Dagster calls all of them failed to execute."""
 DELIVERY_CHECKS = [dg.AssetCheckSpec(name=rule, asset=_ASSET, description=demand) for rule, demand in RULES.items()]
 
 
@@ -100,6 +102,20 @@ def _said(cut: Judged, rule: str) -> str:
     if _nothing_to_see(cut, rule):
         return "nothing to see in an audio series"
     return f"{cut.name}: not checked: {cut.unknown or 'the file could not be decoded'}"
+
+
+def measured(cuts: Sequence[Judged], before: Mapping[str, float | None]) -> list[dict[str, Cell]]:
+    """All that the gate measured, a row for each figure and a column for each cut: no screen is twenty columns wide.
+
+    `before` has the loudness in LUFS of a cut that was made now before it was levelled, by its name: no record has it.
+    """
+    figures: dict[str, dict[str, Cell]] = {
+        cut.name: dict(cut.delivery.figures) if cut.delivery is not None else {} for cut in cuts
+    }
+    for name, lufs in before.items():
+        figures[name]["lufs_before"] = lufs
+    rows = dict.fromkeys(figure for found in figures.values() for figure in found)
+    return [{"figure": row, **{name: found.get(row) for name, found in figures.items()}} for row in rows]
 
 
 def _report(partition_key: str, cuts: Sequence[Judged], rule: str) -> Metadata:

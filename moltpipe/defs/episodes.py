@@ -9,7 +9,7 @@ import dagster as dg
 
 from moltpipe.defs.clips import clips
 from moltpipe.defs.config import Production
-from moltpipe.defs.delivery import DELIVERY_CHECKS, published, refused, results
+from moltpipe.defs.delivery import DELIVERY_CHECKS, NO_CUT, Judged, measured, published, refused, results
 from moltpipe.defs.frame import work_in
 from moltpipe.defs.partitions import EPISODES
 from moltpipe.defs.reports import Cell, Metadata, cost, drawing, link, picture, table
@@ -43,8 +43,7 @@ async def stitched_episode(  # type: ignore[no-untyped-def]  # noqa: ANN201 -- D
             pictures = await offload(stills, line, cutting.production)
     except Exception as error:
         # The run fails, and the figures that a cut failed with are on record all the same.
-        cuts = refused(error)
-        for result in results(context.partition_key, cuts) if cuts else ():
+        for result in results(context.partition_key, refused(error) or [Judged("the cut", None, NO_CUT)]):
             yield result
         raise
     yield dg.MaterializeResult(
@@ -62,10 +61,10 @@ def _report(cutting: Cutting, pictures: Stills, line: Line) -> Metadata:
         "waveform": drawing(pictures.waveform, alt="waveform"),
         "thumbnail": picture(pictures.thumbnail, alt="thumbnail", width=240),
         "delivery": table(
-            [
-                {"variant": cut.variant.variant_number, "lufs_before": cut.loudness.before_lufs} | cut.delivery.figures
-                for cut in cutting.cut_now
-            ]
+            measured(
+                published(cutting.production.variants),
+                {f"variant {cut.variant.variant_number}": cut.loudness.before_lufs for cut in cutting.cut_now},
+            )
         ),
     }
     for variant in variants:

@@ -164,8 +164,8 @@ def complete_job(db: Connection, claim: Claim) -> None:
     _write(db, claim, **_NOBODY, **completed, last_error=None)
 
 
-def fail_job(db: Connection, claim: Claim, error: str, now: datetime) -> None:
-    """Give the job back after an attempt that failed, to be tried again after a rest.
+def fail_job(db: Connection, claim: Claim, error: str, now: datetime, *, for_good: bool = False) -> None:
+    """Give the job back after an attempt that failed, to be tried again after a rest, or by an operator alone.
 
     A completed job that was worked on again stays completed.
 
@@ -173,7 +173,7 @@ def fail_job(db: Connection, claim: Claim, error: str, now: datetime) -> None:
         Superseded: the job is no longer this process's.
     """
     job = still_mine(db, claim)
-    attempts = job.attempt_count + 1
+    attempts = max(job.attempt_count + 1, job.max_attempts if for_good else 0)
     again = {} if job.completed_at else {"attempt_count": attempts, "available_at": now + backoff(attempts)}
     _write(db, claim, **_NOBODY, **again, last_error=storable(error))
 

@@ -19,8 +19,10 @@ from moltpipe.ledger.database import DatabaseUnavailable
 from moltpipe.ledger.jobs import Superseded
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.spending import BudgetReached
+from moltpipe.media.errors import DeliveryRefused
 from moltpipe.production.line import Line
 from moltpipe.production.partial import SomeFailed
+from moltpipe.studio.narration import LengthOutOfBounds
 from moltpipe.studio.records import Claim, Production
 
 AFTER_AN_OUTAGE = timedelta(seconds=15)
@@ -61,9 +63,10 @@ async def work_on(
 
     A body that ends well completes the job when every wanted variant is published, and else leaves it
     resting, owned by this process, so that the next stage of the same run goes on. A body that raises gives
-    the job back with backoff, or, where nothing failed but something must be waited for, until then. A body
-    whose job was taken over is cancelled and writes nothing more. A body that is cancelled gives the job back: as
-    a failed attempt if a person ended its run, and else as it was.
+    the job back with backoff, for good where another attempt would fail in the same way, or, where nothing failed
+    but something must be waited for, until then. A body whose job was taken over is cancelled and writes nothing
+    more. A body that is cancelled gives the job back: as a failed attempt if a person ended its run, and else as it
+    was.
 
     Raises:
         UnknownEpisode: no episode has this partition key.
@@ -95,7 +98,8 @@ async def work_on(
         await _end(heartbeat)
         until = worth_another_try_at(error)
         if until is None:
-            await asyncio.to_thread(_fail, line, claim, f"{type(error).__name__}: {error}")
+            said = f"{type(error).__name__}: {error}"
+            await asyncio.to_thread(_fail, line, claim, said, for_good=comes_again(error))
         else:
             await asyncio.to_thread(_postpone, line, claim, until, str(error))
         raise
@@ -121,6 +125,13 @@ def worth_another_try_at(error: BaseException) -> datetime | None:
     return None
 
 
+def comes_again(error: BaseException) -> bool:
+    """Whether the same work would fail in the same way: what goes into it must be changed first."""
+    if isinstance(error, SomeFailed):
+        return all(comes_again(one.error) for one in error.failed)
+    return isinstance(error, DeliveryRefused | LengthOutOfBounds)
+
+
 def _claim(line: Line, partition_key: str, process_uuid: str) -> Claim:
     with line.database.begin() as db:
         return jobs.claim_job(db, partition_key, process_uuid, line.lease)
@@ -132,9 +143,9 @@ def _load(line: Line, claim: Claim) -> Production:
         return load_production(db, claim.partition_key)
 
 
-def _fail(line: Line, claim: Claim, error: str) -> None:
+def _fail(line: Line, claim: Claim, error: str, *, for_good: bool = False) -> None:
     with line.database.begin() as db:
-        jobs.fail_job(db, claim, error, datetime.now(UTC))
+        jobs.fail_job(db, claim, error, datetime.now(UTC), for_good=for_good)
 
 
 def _postpone(line: Line, claim: Claim, until: datetime, why: str) -> None:

@@ -17,7 +17,7 @@ from moltpipe.studio.records import Job
 
 MAX_BACKOFF = timedelta(minutes=30)
 _DOUBLINGS = 5
-_LONGEST_ERROR = 200
+_LONGEST_ERROR = 600
 
 
 class LeaseState(StrEnum):

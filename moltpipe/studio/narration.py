@@ -376,3 +376,19 @@ def _up_to(text: str, most: int) -> str:
         return text
     head = text[: most - 1]
     return head[: head.rfind(" ") if " " in head else len(head)].rstrip(" ,:;") + "\u2026"
+
+
+class LengthOutOfBounds(Exception):
+    """An episode of an audio series is shorter or longer than one may be."""
+
+    def __init__(self, partition_key: str, seconds: float) -> None:
+        short = seconds < MIN_EPISODE_S
+        super().__init__(
+            f"{partition_key} would last {seconds:.1f} s: an episode of an audio series must last {MIN_EPISODE_S:.0f} "
+            f"to {MAX_EPISODE_S:.0f} s. Nothing was published and its voiceovers are kept. Have it read by a "
+            f"{'slower' if short else 'quicker'} voice (MOLTPIPE_VOICE, or the voice id in the engine's settings) by "
+            "materializing `voiceover` with regenerate: true, and then `stitched_episode`; or ask the agent for a new "
+            f"pack with a {'longer' if short else 'shorter'} text"
+        )
+        self.partition_key = partition_key
+        self.seconds = seconds

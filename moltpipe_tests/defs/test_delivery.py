@@ -9,7 +9,7 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 
-from moltpipe.defs.delivery import DELIVERY_CHECKS, Judged, published, refused, results
+from moltpipe.defs.delivery import DELIVERY_CHECKS, Judged, measured, published, refused, results
 from moltpipe.media.errors import DeliveryRefused, MediaError
 from moltpipe.production.partial import Failed, SomeFailed
 from moltpipe.studio.delivery import PICTURE_RULES, RULES, Delivery, Finding
@@ -65,6 +65,14 @@ def test_all_published_variants_are_reported_with_their_figures() -> None:
         ("variant 2", "passed", 1.5),
     ]
     assert found["nothing_black"].metadata["partition"].value == "the-kettle-e01"
+
+
+def test_what_was_measured_is_a_row_for_each_figure_and_a_column_for_each_variant() -> None:
+    cuts = published({1: variant(1, GOOD.as_json()), 2: variant(2, BLACK.as_json()), 3: variant(3, None)})
+    assert measured(cuts, {"variant 2": -21.5}) == [
+        {"figure": "of_s", "variant 1": 1.5, "variant 2": 2.0, "variant 3": None},
+        {"figure": "lufs_before", "variant 1": None, "variant 2": -21.5, "variant 3": None},
+    ]
 
 
 def test_the_worst_variant_comes_first_and_decides() -> None:

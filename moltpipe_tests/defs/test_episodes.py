@@ -134,7 +134,10 @@ def test_a_refused_cut_is_on_record_with_its_figures_though_its_run_fails(
         assert "](data:image/" in str(materialized.metadata[name].value)
 
     again = run(instance, line, episode.partition_key, [stitched_episode])
-    assert again.asset_materializations_for_node("stitched_episode")[0].metadata["cut_now"].value == 0
+    (unchanged,) = again.asset_materializations_for_node("stitched_episode")
+    assert unchanged.metadata["cut_now"].value == 0
+    assert isinstance(unchanged.metadata["delivery"], dg.TableMetadataValue)
+    assert {record.data["figure"] for record in unchanged.metadata["delivery"].records} >= {"frames", "lufs", "dbtp"}
     for status, run_id, result in checks(instance).values():
         assert (status, run_id) == (Status.SUCCEEDED, again.run_id)
         assert rows(result)[0]["cut"] == "variant 1"

@@ -142,8 +142,8 @@ def test_the_most_urgent_job_runs_first_and_then_the_one_that_waits_longest() ->
             "retry at 2026-02-09 12:01:00 UTC after: no voice",
         ),
         (
-            job(attempts=3, last_error="x" * 300),
-            f"an operator: 3 of 3 attempts failed, the last with: {'x' * 199}…",
+            job(attempts=3, last_error="x" * 900),
+            f"an operator: 3 of 3 attempts failed, the last with: {'x' * 599}…",
         ),
         (job(completed=True), None),
     ],
