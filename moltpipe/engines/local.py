@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from moltpipe.engines.errors import EngineError, ErrorClass
 from moltpipe.engines.protocols import ExternalId, Hosting, Order, Progress, Quote, Whereabouts
+from moltpipe.media.offload import current_stop, offload
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
@@ -116,16 +117,17 @@ class LocalEngine(ABC, Generic[RequestT, ResultT]):
 
     async def _do(self, request: RequestT, bench: Bench) -> ResultT:
         try:
-            return await asyncio.to_thread(self._make, request, bench)
+            return await offload(self._make, request, bench)
         finally:
-            # The event loop may go away before the thread is done: then nobody wants the result any more.
             bench.stop.set()
 
     def _make(self, request: RequestT, bench: Bench) -> ResultT:
         bench.go_on()
         self._workdir.mkdir(parents=True, exist_ok=True)
         try:
-            return self.make(request, bench)
+            # The event loop may go away before this thread is done: then nobody wants the result any more.
+            with current_stop().ending(bench.stop.set):
+                return self.make(request, bench)
         except (EngineError, Stopped):
             raise
         except Exception as failure:

@@ -28,7 +28,7 @@ from typing import IO
 from moltpipe.media.offload import current_stop, heed
 
 LAST_WORDS_LINES = 30
-"""Lines of stderr that are kept: enough for the error and for the summary that `ebur128` prints at its end."""
+"""Lines of stderr that are kept, each once: enough for the error and for what a filter prints at its end."""
 PIECE_BYTES = 65_536
 LINE_BYTES = 1_048_576
 """The longest line that is put together; more without a line break is thrown away."""
@@ -43,7 +43,7 @@ class Ended:
     status: int
     """Exit status; negative: the signal that ended it."""
     last_words: str
-    """The last lines of its stderr."""
+    """The last lines of its stderr; of lines that are the same, the last one."""
     fault: str | None
     """Why we ended it, such as `did not end within 30 s`; None when it ended by itself."""
 
@@ -185,7 +185,7 @@ class _Attendant(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        outputs = [(self._process.stdout, _Lines(self._hear)), (self._process.stderr, _Lines(self.tail.append))]
+        outputs = [(self._process.stdout, _Lines(self._hear)), (self._process.stderr, _Lines(self._remember))]
         with selectors.DefaultSelector() as ready:
             for pipe, lines in outputs:
                 if pipe is not None:
@@ -201,6 +201,12 @@ class _Attendant(threading.Thread):
             lines.end()
         while not self._over.wait(self._patience_s()):
             self._judge()
+
+    def _remember(self, line: str) -> None:
+        # libass says of every frame which letters it lacks: what was said first would be pushed out by what came last.
+        if line in self.tail:
+            self.tail.remove(line)
+        self.tail.append(line)
 
     def _hear(self, line: str) -> None:
         if self.error is not None:

@@ -134,5 +134,5 @@ def _script(shown: Sequence[Caption], profile: Profile) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text in which nothing is a code of ASS: a brace would begin one, and so would a backslash."""
-    return text.replace("\\", "\uff3c").replace("{", "\\{").replace("}", "\\}")
+    """Text in which nothing is a code of ASS: a brace would begin one, and so would a backslash before a letter."""
+    return text.replace("\\", "\\\u2060").replace("{", "\\{").replace("}", "\\}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ GLANCE_MS = 40
 SENTENCE_ENDS = (".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f")
 CLAUSE_ENDS = (",", ";", ":", "\u2013", "\u2014", "\u3001", "\uff0c", "\uff1b", "\uff1a")
 _CLOSING = "\"'\u201d\u2019\u00bb)]"
+_ARROW = re.compile("-->+")
 SQUEEZED_MS = 200
 """Start to start of captions that have to share a moment, as when word times are missing."""
 
@@ -237,7 +239,7 @@ def write_vtt(shown: Sequence[Caption], path: Path) -> None:
 
 def write_srt(shown: Sequence[Caption], path: Path) -> None:
     """Write SubRip; without captions an empty file. Its arrow cannot be escaped: one in the text loses its head."""
-    _write([Caption(one.start_ms, one.end_ms, one.text.replace("-->", "--")) for one in shown], path, "srt")
+    _write([replace(one, text=_ARROW.sub("--", one.text)) for one in shown], path, "srt")
 
 
 def _write(shown: Sequence[Caption], path: Path, file_format: str) -> None:

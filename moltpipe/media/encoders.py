@@ -78,7 +78,7 @@ def chosen(wanted: str, profile: Profile) -> str:
         refused = trial(replace(profile, encoder=name))
         if refused is None:
             return name
-        level = logging.DEBUG if wanted == AUTO else logging.WARNING
+        level = logging.INFO if wanted == AUTO else logging.WARNING
         log.log(level, "%s does not encode %s here, libx264 is used: %s", name, profile.name, refused)
     return SOFTWARE
 

@@ -7,6 +7,7 @@ when a soundtrack is measured (`media.sound`).
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,10 @@ def measure(sound: Path) -> tuple[float | None, float | None]:
         MediaError: the file cannot be read or holds no sound.
     """
     meter = Meter()
-    for block in ahead(decoded(sound)):
-        heed()
-        meter.add(block)
+    with closing(ahead(decoded(sound))) as blocks:
+        for block in blocks:
+            heed()
+            meter.add(block)
     return meter.lufs, meter.dbtp
 
 

@@ -128,4 +128,6 @@ async def offload_to(executor: Executor, function: Callable[P, R], /, *args: P.a
         while not working.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([working])
+        if not working.cancelled():
+            working.exception()  # looked at, or the event loop complains of an error that nobody saw
         raise

@@ -4,8 +4,8 @@ Here: the order of work and the levelling. Not here: where a cue lies and what d
 loudness is measured (`media.loudness`), the encoder (`media.aac`), when a line is spoken (`studio.timing`).
 
 A soundtrack is made in two passes over its cues, each in bounded memory: the first measures the mix, the second makes
-it again, levels it, encodes it and listens to the packets as they come. Nothing lies on the disk between the two:
-laying and ducking a minute costs a fifth of a second of processor time, less than encoding it, which goes on beside.
+it again, levels it and encodes it; then the result is listened to. Nothing lies on the disk between the two: laying and
+ducking a minute costs a fifth of a second of processor time, less than encoding it, which goes on beside.
 
 The level is one linear gain and a limiter, never `loudnorm`, which may turn dynamic by itself and undo the ducking.
 What counts is the decoded AAC: an encoder overshoots the limiter by half a decibel in music, and takes one and a half
@@ -30,7 +30,7 @@ from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
 from moltpipe.media.loudness import Meter, measure
 from moltpipe.media.offload import heed
-from moltpipe.media.pcm import SAMPLE_RATE, Block, ahead, filtered
+from moltpipe.media.pcm import SAMPLE_RATE, Block, ahead, decoded, filtered
 from moltpipe.media.probe import AudioProbe, probe
 from moltpipe.media.runner import deadline_s, run, url
 from moltpipe.media.sound_timeline import EDGE_FADE_S, Cue, CueKind, Placed, place, soundtrack
@@ -55,6 +55,7 @@ NEAR_LU = 0.35
 OVERSHOOT_DB = 0.7
 """What the limiter keeps below the ceiling for what it does not see: the curve between the samples, and the encoder."""
 LEAST_CORRECTION_DB = 0.15
+_LEAST_YIELD = 0.5
 ROUNDS = 5
 """So many times a soundtrack is encoded at most until loudness and peak are right. Nearly always once."""
 _LIMITER = "attack=5:release=50:level=0:latency=1"
@@ -75,7 +76,8 @@ class Loudness:
     after_dbtp: float | None
     gain_db: float
     aim_lufs: float | None
-    """What it should have reached: the finish's loudness, or what the largest gain makes of it. None: silence."""
+    """What it should have reached: the finish's loudness, or what the largest gain and the limiter make of it, where
+    that is less. None: silence."""
 
     @property
     def silent(self) -> bool:
@@ -106,11 +108,7 @@ def mix(cues: Sequence[Cue], *, seconds: float, target: Path, finish: Finish = H
         raise MediaError(f"a soundtrack of {seconds} s: expected a length")
     samples = whole_packets(seconds)
     placed = place(cues, seconds, samples)
-    heard = Meter()
-    with closing(ahead(soundtrack(placed, samples))) as blocks:
-        for block in blocks:
-            heed()
-            heard.add(block)
+    heard = _heard(soundtrack(placed, samples))
     loudness = _levelled(placed, samples, heard, target, finish)
     return Soundtrack(file=target, samples=samples, loudness=loudness)
 
@@ -119,19 +117,23 @@ def _levelled(placed: Sequence[Placed], samples: int, before: Meter, target: Pat
     """Encode the soundtrack, again where what is heard of it misses the finish, and tell how loud it was and is."""
     limit_db = finish.ceiling_dbtp - OVERSHOOT_DB
     correction_db = 0.0
+    yielded: list[tuple[float, float]] = []
     with landing(target) as part:
         for number in range(1, ROUNDS + 1):
             gain_db, limited = _gain(before, finish, limit_db, correction_db)
             level = partial(_level, gain_db=gain_db, limit_db=limit_db if limited else None)
-            after = _encoded(filtered(soundtrack(placed, samples), 2, level), part)
+            after = _encoded(filtered(soundtrack(placed, samples), 2, level), part, samples)
             excess_db = -math.inf if after.dbtp is None else after.dbtp - finish.ceiling_dbtp
-            aim_lufs = _aim(before, after, finish, gain_db)
+            exhausted = gain_db >= LARGEST_GAIN_DB or (limited and number == ROUNDS)
+            aim_lufs = _aim(before, after, finish, exhausted=exhausted)
             lacking_lu = 0.0 if aim_lufs is None or after.lufs is None else aim_lufs - after.lufs
             if number == ROUNDS or (excess_db <= 0 and abs(lacking_lu) <= NEAR_LU):
                 break
             if excess_db > 0:
                 limit_db = max(_LOWEST_LIMIT_DB, limit_db - excess_db - LEAST_CORRECTION_DB)
-            correction_db += lacking_lu
+            if after.lufs is not None:
+                yielded.append((gain_db, after.lufs))
+            correction_db += lacking_lu / _yield(yielded)
     return Loudness(
         before_lufs=before.lufs,
         before_dbtp=before.dbtp,
@@ -153,22 +155,37 @@ def _gain(before: Meter, finish: Finish, limit_db: float, correction_db: float) 
     return gain_db, before.dbtp + gain_db > limit_db
 
 
-def _aim(before: Meter, after: Meter, finish: Finish, gain_db: float) -> float | None:
+def _aim(before: Meter, after: Meter, finish: Finish, *, exhausted: bool) -> float | None:
     if before.lufs is None or after.lufs is None:
         return None
-    if gain_db >= LARGEST_GAIN_DB:
+    if exhausted:
         return min(finish.loudness_lufs, after.lufs)
     return finish.loudness_lufs
 
 
-def _encoded(levelled: Generator[Block], part: Path) -> Meter:
+def _yield(rounds: Sequence[tuple[float, float]]) -> float:
+    """How much loudness a decibel of gain last gave: one where nothing is limited, and the less, the more is."""
+    if len(rounds) < 2:  # noqa: PLR2004 -- a slope has two ends
+        return 1.0
+    (gain_before, lufs_before), (gain, lufs) = rounds[-2:]
+    if abs(gain - gain_before) < LEAST_CORRECTION_DB:
+        return 1.0
+    return min(1.0, max(_LEAST_YIELD, (lufs - lufs_before) / (gain - gain_before)))
+
+
+def _encoded(levelled: Generator[Block], part: Path, samples: int) -> Meter:
     """Encode, and measure what the packets decode to."""
-    after = Meter()
-    with closing(encode(ahead(levelled), part)) as blocks:
-        for block in blocks:
+    encode(levelled, part, samples=samples)
+    return _heard(decoded(part))
+
+
+def _heard(blocks: Generator[Block]) -> Meter:
+    meter = Meter()
+    with closing(ahead(blocks)) as made:
+        for block in made:
             heed()
-            after.add(block)
-    return after
+            meter.add(block)
+    return meter
 
 
 def _level(graph: Graph, source: FilterContext, *, gain_db: float, limit_db: float | None) -> FilterContext:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import io
+import re
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import av
-import pysubs2
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 from PIL import Image
@@ -152,15 +152,31 @@ class _Text:
     text: str
 
 
+_SRT_TIME = r"(\d+):(\d\d):(\d\d)[,.](\d{3})"
+_SRT_CAPTION = re.compile(rf"\d+\n{_SRT_TIME} *--> *{_SRT_TIME}[^\n]*\n(.+)", re.DOTALL)
+
+
+def _milliseconds(hours: int, minutes: int, seconds: int, rest_ms: int) -> int:
+    return ((hours * 60 + minutes) * 60 + seconds) * 1000 + rest_ms
+
+
 def _texts(captions: Path, seconds: float) -> list[_Text]:
+    """The captions of an SRT to the letter.
+
+    Strictly by its form. pysubs2 guesses where a caption ends: of the last one it takes a line of digits for the next
+    one's number, and any line with two times in it for the beginning of another.
+    """
     try:
-        # Tags are kept as they are, because there are none: read as tags, `<sighs>` would vanish from the speech.
-        read = pysubs2.SSAFile.from_string(
-            captions.read_text(encoding="utf-8"), format_="srt", keep_html_tags=True, keep_unknown_html_tags=True
-        )
-    except (OSError, ValueError, pysubs2.exceptions.Pysubs2Error) as error:
+        blocks = [block for block in captions.read_text(encoding="utf-8-sig").split("\n\n") if block.strip()]
+    except (OSError, ValueError) as error:
         raise MediaError(f"{captions.name} cannot be read as SRT: {error}") from error
-    texts = [_Text(one.start, one.end, one.text.replace("\\N", "\n")) for one in read if one.text]
+    texts: list[_Text] = []
+    for block in blocks:
+        found = _SRT_CAPTION.fullmatch(block.strip("\n"))
+        if found is None:
+            raise MediaError(f"{captions.name} cannot be read as SRT: {block.strip()[:60]!r} is no caption")
+        numbers = [int(found[number]) for number in range(1, 9)]
+        texts.append(_Text(_milliseconds(*numbers[:4]), _milliseconds(*numbers[4:]), found[9]))
     reached_ms = 0
     for text in texts:
         if text.start_ms < reached_ms or text.end_ms <= text.start_ms:

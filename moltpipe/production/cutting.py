@@ -28,7 +28,7 @@ from moltpipe.production.conforming import house_film
 from moltpipe.production.cuts import Cut, Cutting, MissingMedia, Print, publish
 from moltpipe.production.line import Line
 from moltpipe.production.narrating import cut_narration
-from moltpipe.production.partial import all_or_named
+from moltpipe.production.partial import all_or_named, all_or_none
 from moltpipe.production.scoring import score_episode
 from moltpipe.production.soundtracks import clip_sounds, common_cues, shot_cues
 from moltpipe.production.voicing import require_shots
@@ -106,7 +106,7 @@ def ingredients(production: Production, variant_number: int, profile: Profile, f
         finish.ambience,
     ]
     music = [production.score.media.sha256] if production.score else []
-    return hashlib.sha256(json.dumps([profile.name, finished, parts, *music]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([profile.name, profile.fit, finished, parts, *music]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ async def _cut(work: Work, room: _CuttingRoom, variant_number: int) -> Cut:
             return await offload(_fitted, work.line, room, slot, variant_number, folder)
 
     soundtrack = _soundtrack(work.line, room, variant_number)
-    clips = await asyncio.gather(*(fit(slot) for slot in room.timing.slots))
+    clips = await all_or_none([fit(slot) for slot in room.timing.slots])
     heard = await soundtrack
     async with room.desk:
         return await offload(_deliver, work, room, variant_number, clips, heard, folder)
@@ -180,10 +180,10 @@ def _soundtrack(line: Line, room: _CuttingRoom, variant_number: int) -> asyncio.
 
 async def _put_away(tasks: Iterable[asyncio.Task[Soundtrack]]) -> None:
     """End what is still being mixed for a variant whose pictures failed: its folder is about to go."""
-    waiting = [task for task in tasks if not task.done()]
-    for task in waiting:
+    begun = list(tasks)
+    for task in begun:
         task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.gather(*begun, return_exceptions=True)
 
 
 def _fitted(line: Line, room: _CuttingRoom, slot: Slot, variant_number: int, folder: Path) -> Path:

@@ -21,7 +21,7 @@ from moltpipe.media.captions import SpokenLine, captions, write_srt, write_vtt
 from moltpipe.media.gate import deliver_sound
 from moltpipe.media.music import lengthen
 from moltpipe.media.offload import offload
-from moltpipe.media.sound import Cue, CueKind, mix
+from moltpipe.media.sound import SAMPLE_RATE, Cue, CueKind, mix
 from moltpipe.media.stitch import package
 from moltpipe.production.calls import spent
 from moltpipe.production.cuts import Cut, Cutting, MissingMedia, Print, publish
@@ -31,9 +31,9 @@ from moltpipe.production.posters import poster
 from moltpipe.production.scoring import score_episode
 from moltpipe.production.voicing import require_shots
 from moltpipe.production.work import Work
-from moltpipe.studio.asked import Asked, Stretch, outside
+from moltpipe.studio.asked import asked_of_reading
 from moltpipe.studio.finish import Finish
-from moltpipe.studio.narration import MAX_EPISODE_S, MIN_EPISODE_S, Reading, reading
+from moltpipe.studio.narration import MAX_EPISODE_S, MIN_EPISODE_S, LengthOutOfBounds, Reading, reading
 from moltpipe.studio.records import Production
 from moltpipe.studio.screenplay import ROOM_TONE
 
@@ -41,22 +41,6 @@ THE_CUT = 1
 """Variants differ in their pictures, so a narration has one."""
 EDGE_S = 1.0
 """Room tone and music come and go over so long."""
-
-
-class LengthOutOfBounds(Exception):
-    """An episode of an audio series is shorter or longer than one may be."""
-
-    def __init__(self, partition_key: str, seconds: float) -> None:
-        short = seconds < MIN_EPISODE_S
-        super().__init__(
-            f"{partition_key} would last {seconds:.1f} s: an episode of an audio series must last {MIN_EPISODE_S:.0f} "
-            f"to {MAX_EPISODE_S:.0f} s. Nothing was published and its voiceovers are kept. Have it read by a "
-            f"{'slower' if short else 'quicker'} voice (MOLTPIPE_VOICE, or the voice id in the engine's settings) by "
-            "materializing `voiceover` with regenerate: true, and then `stitched_episode`; or ask the agent for a new "
-            f"pack with a {'longer' if short else 'shorter'} text"
-        )
-        self.partition_key = partition_key
-        self.seconds = seconds
 
 
 async def cut_narration(work: Work, *, regenerate: bool) -> Cutting:
@@ -107,7 +91,7 @@ async def _cut(work: Work, production: Production, made_from: str) -> Cut:
         raise LengthOutOfBounds(production.episode.partition_key, timing.seconds)
     with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder:
         ready = await offload(_printed, work.line, production, timing, made_from, Path(folder))
-        return await asyncio.to_thread(publish, work, THE_CUT, ready)
+        return await offload(publish, work, THE_CUT, ready)
 
 
 def _printed(line: Line, production: Production, timing: Reading, made_from: str, folder: Path) -> Print:
@@ -121,7 +105,7 @@ def _printed(line: Line, production: Production, timing: Reading, made_from: str
     words = {one.shot_id: production.voiceovers[one.shot_id].words for one in timing.passages}
     shown = captions(
         [SpokenLine(words=words[one.shot_id], starts_at_s=one.starts_at_s) for one in timing.passages],
-        end_s=timing.seconds,
+        end_s=min(timing.seconds, soundtrack.samples / SAMPLE_RATE),
     )
     vtt, srt = folder / "captions.vtt", folder / "captions.srt"
     write_vtt(shown, vtt)
@@ -147,18 +131,6 @@ def _printed(line: Line, production: Production, timing: Reading, made_from: str
         delivery=delivery,
         loudness=soundtrack.loudness,
     )
-
-
-def asked_of_reading(production: Production, timing: Reading, finish: Finish) -> Asked:
-    """Where an episode may be silent: nowhere under room tone, else where nobody speaks. Music may have rests."""
-    if finish.ambience:
-        return Asked()
-    spoken = [
-        Stretch(one.starts_at_s + word.start, one.starts_at_s + word.end)
-        for one in timing.passages
-        for word in production.voiceovers[one.shot_id].words
-    ]
-    return Asked(silent=tuple(outside(spoken, Stretch(0.0, timing.seconds))))
 
 
 def _cues(line: Line, production: Production, timing: Reading, folder: Path) -> list[Cue]:

@@ -27,8 +27,25 @@ class SomeFailed(Exception):
 
     def __init__(self, noun: str, failed: Sequence[Failed], total: int) -> None:
         lines = "; ".join(f"{one.what}: {one.error}" for one in failed)
-        super().__init__(f"{len(failed)} of {total} {noun} failed, the others are kept: {lines}")
+        kept = ", the others are kept" if len(failed) < total else ""
+        super().__init__(f"{len(failed)} of {total} {noun} failed{kept}: {lines}")
         self.failed = tuple(failed)
+
+
+async def all_or_none(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run everything; the first failure ends the rest, and is raised once the rest has ended, as is a cancellation.
+
+    `asyncio.gather` leaves at the first failure and the first cancelled part, and the others work on: into a folder
+    that is being removed, at a desk that somebody else was given.
+    """
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def all_or_named(noun: str, work: Sequence[tuple[str, Coroutine[Any, Any, T]]]) -> list[T]:

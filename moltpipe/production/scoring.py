@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from moltpipe.engines.protocols import ScoreRequest
 from moltpipe.ledger import calls as ledger_calls
 from moltpipe.ledger.media import record_score
 from moltpipe.media.music import as_wav
+from moltpipe.media.offload import offload
 from moltpipe.production.answers import using
 from moltpipe.production.calls import Subject, call
 from moltpipe.production.work import Work
@@ -62,7 +62,7 @@ async def score_episode(work: Work, *, regenerate: bool) -> Score | None:
             ledger_calls.mark_ingested(db, answer.call_id)
             return score
 
-    return await asyncio.to_thread(record)
+    return await offload(record)
 
 
 def score_request(production: Production, profile: Profile) -> ScoreRequest:

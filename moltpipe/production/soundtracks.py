@@ -13,7 +13,7 @@ from moltpipe.media.ambience import bed
 from moltpipe.media.music import lengthen
 from moltpipe.media.sound import Cue, CueKind
 from moltpipe.production.line import Line
-from moltpipe.studio.asked import UNCOVERED_S
+from moltpipe.studio.asked import lays_a_bed
 from moltpipe.studio.records import ClipSound, Production, Shot
 from moltpipe.studio.screenplay import Transition, heard_around
 from moltpipe.studio.timing import Slot, Timeline
@@ -60,11 +60,11 @@ def shot_cues(
             file = line.store.get(sound.media, folder / f"clip-{slot.number}.flac")
             heard_s = min(seconds, sound.duration_seconds)
             cues.append(Cue(file, starts_at_s, CueKind.CLIP, seconds=heard_s, **_fades(slot, following, timing)))
-        words = heard_around(shots[slot.shot_id].audio) if line.finish.ambience else None
-        if words is not None and (sound is None or sound.duration_seconds < seconds - UNCOVERED_S):
+        shot = shots[slot.shot_id]
+        if lays_a_bed(shot, sound, seconds, line.finish):
             lead_s, tail_s = _overlap_s(slot, timing), _overlap_s(following, timing)
             file = folder / f"bed-{slot.number}.wav"
-            bed(words, seconds=lead_s + seconds + tail_s, seed=_seed(shots[slot.shot_id]), target=file)
+            bed(heard_around(shot.audio), seconds=lead_s + seconds + tail_s, seed=_seed(shot), target=file)
             fades = _fades(slot, following, timing, lead_s=lead_s, tail_s=tail_s)
             cues.append(Cue(file, starts_at_s - lead_s, CueKind.AMBIENCE, **fades))
     return cues

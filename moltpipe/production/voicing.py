@@ -11,6 +11,7 @@ from pathlib import Path
 from moltpipe.engines.protocols import LineRequest
 from moltpipe.ledger import calls as ledger_calls
 from moltpipe.ledger.media import record_voiceover
+from moltpipe.media.offload import offload
 from moltpipe.media.sound import normalise_line
 from moltpipe.production.answers import using
 from moltpipe.production.calls import Subject, call, spent
@@ -48,8 +49,9 @@ async def voice_shots(work: Work, *, regenerate: bool) -> Voicing:
         if (line := spoken_line(shot.audio)) is not None and (regenerate or shot.id not in production.voiceovers)
     ]
     requests = [(shot, line_request(production.series, line)) for shot, line in todo]
+    desk = work.line.desk()
     spoken = await all_or_named(
-        "lines", [(f"shot {shot.number}", _voice(work, shot, request)) for shot, request in requests]
+        "lines", [(f"shot {shot.number}", _voice(work, shot, request, desk)) for shot, request in requests]
     )
     cost = await asyncio.to_thread(spent, work, "speak")
     return Voicing(work.reload(), tuple(spoken), work.line.crew.voice.name, cost)
@@ -81,7 +83,7 @@ def line_request(series: Series, line: SpokenText) -> LineRequest:
     return LineRequest(text=line.text, speaker=line.speaker, voice_style=style, voice_id=line.voice_id)
 
 
-async def _voice(work: Work, shot: Shot, request: LineRequest) -> Voiceover:
+async def _voice(work: Work, shot: Shot, request: LineRequest, desk: asyncio.Semaphore) -> Voiceover:
     former = work.production.voiceovers.get(shot.id)
     take_number = former.take_number + 1 if former else 1
     answer = await call(
@@ -106,4 +108,5 @@ async def _voice(work: Work, shot: Shot, request: LineRequest) -> Voiceover:
             ledger_calls.mark_ingested(db, answer.call_id)
             return voiceover
 
-    return await asyncio.to_thread(ingest)
+    async with desk:
+        return await offload(ingest)

@@ -4,7 +4,8 @@ Here: the stretches of an episode in which each of the three may be found, and t
 finding them in a file (`media.screening`), refusing a cut for them (`media.gate`).
 
 The gate stops production where it refuses, so what cannot be told from the script is allowed: music has rests, a clip's
-own sound may pause, a loop may be as calm as the take's end that it repeats.
+own sound may pause, a loop may be as calm as the take's end that it repeats, and a slow drift into a sky, a fog or a
+dark room changes nothing that can be measured for up to six seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from moltpipe.studio.finish import Finish
-from moltpipe.studio.records import Production, Shot, Take, Voiceover
+from moltpipe.studio.narration import Reading
+from moltpipe.studio.records import ClipSound, Production, Shot, Take, Voiceover
 from moltpipe.studio.screenplay import AudioType, ExtendStrategy, Transition
 from moltpipe.studio.timing import Slot, Timeline
 
@@ -58,7 +60,8 @@ def asked_of(production: Production, variant_number: int, timing: Timeline, fini
     """What the script of an episode asks for in one variant, as it is timed and finished.
 
     - black: around a fade through black, and in shots whose script wants it dark;
-    - frozen: a take that is held, looped or slowed down, beyond its own length; shots whose script wants them still;
+    - frozen: a take that is held, looped, drifted into or slowed down, beyond its own length; shots whose script wants
+      them still;
     - silent: shots of type `silent`; where no bed of ambience is laid, everything but speech.
     """
     shots = {shot.id: shot for shot in production.shots}
@@ -79,10 +82,18 @@ def asked_of(production: Production, variant_number: int, timing: Timeline, fini
             frozen += _held(shot, take, slot, timing)
         if shot.audio.type is AudioType.SILENT:
             silent.append(place)
-        elif not _has_a_bed(shot, take, finish, place):
+        elif not lays_a_bed(shot, take.sound if take else None, timing.profile.seconds(slot.frames), finish):
             voice = production.voiceovers.get(shot.id)
             silent += outside(_speech(voice, slot.voice_starts_at) if voice else (), place)
     return Asked(black=tuple(black), frozen=tuple(frozen), silent=tuple(silent))
+
+
+def asked_of_reading(production: Production, timing: Reading, finish: Finish) -> Asked:
+    """Where an episode that is only heard may be silent: nowhere under room tone, else where nobody speaks."""
+    if finish.ambience:
+        return Asked()
+    spoken = [part for one in timing.passages for part in _speech(production.voiceovers[one.shot_id], one.starts_at_s)]
+    return Asked(silent=tuple(outside(spoken, Stretch(0.0, timing.seconds))))
 
 
 def transitions(timing: Timeline) -> list[Stretch]:
@@ -142,11 +153,8 @@ def _held(shot: Shot, take: Take, slot: Slot, timing: Timeline) -> Iterator[Stre
     if frames >= slot.frames:
         return
     held_from = frames
-    if frames >= TOO_SHORT_TO_MOVE:
-        if shot.strategy is ExtendStrategy.SLOW_2D_PAN:
-            return
-        if shot.strategy is ExtendStrategy.SPEED_RAMP:
-            held_from = _slow_from(frames, slot.frames)
+    if frames >= TOO_SHORT_TO_MOVE and shot.strategy is ExtendStrategy.SPEED_RAMP:
+        held_from = _slow_from(frames, slot.frames)
     if held_from < slot.frames:
         yield Stretch(timing.profile.seconds(slot.start_frame + held_from), timing.profile.seconds(slot.end_frame))
 
@@ -163,19 +171,18 @@ def _slow_from(take_frames: int, frames: int) -> int:
         return 0
     if last >= SLOWEST:
         return frames
-    return int((first - SLOWEST) / (first - last) * (frames - 1))
+    # A float a hair below a whole frame must not name the frame before.
+    return int(round((first - SLOWEST) / (first - last) * (frames - 1), 6))
 
 
-def _has_a_bed(shot: Shot, take: Take | None, finish: Finish, place: Stretch) -> bool:
-    """Whether a bed of ambience is heard all through a shot, the one sound that is known to have no pause.
+def lays_a_bed(shot: Shot, sound: ClipSound | None, seconds: float, finish: Finish) -> bool:
+    """Whether a bed of ambience is laid under a shot of a length, the one sound that is known to have no pause.
 
     A clip's own sound takes its place where it is as long as the shot.
     """
     if not finish.ambience or shot.audio.type is AudioType.SILENT:
         return False
-    if not finish.clip_sound or take is None or take.sound is None:
-        return True
-    return take.sound.duration_seconds < place.seconds - UNCOVERED_S
+    return sound is None or not finish.clip_sound or sound.duration_seconds < seconds - UNCOVERED_S
 
 
 def _speech(voice: Voiceover, starts_at_s: float) -> Sequence[Stretch]:

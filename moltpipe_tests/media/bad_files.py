@@ -436,8 +436,8 @@ def _golomb(value: int) -> str:
 
 _NO_FRAME = "without a single frame that can be decoded"
 for _name, _said, _change, _kind in (
-    ("index_without_media", "cannot be read .*NAL", _no_media, None),
-    ("media_of_zeros", "cannot be read .*NAL", _zeroed, None),
+    ("index_without_media", "cannot be read .*(NAL|access unit)", _no_media, None),
+    ("media_of_zeros", "cannot be read .*(NAL|access unit)", _zeroed, None),
     ("all_frames_corrupt", "cannot be read", _noisy, None),
     ("four_billion_samples", _NO_FRAME, _endless_samples, "no frame"),
     ("frames_of_half_an_hour", r"lasts 12.1 hours", _slow_frames, None),
@@ -446,14 +446,14 @@ for _name, _said, _change, _kind in (
     ("no_time", "it ends after 0.00 of 2.00 s", _no_time, None),
     ("no_timescale", "lasts 14.0 hours .*time scale 0", _no_timescale, None),
     ("edited_away", _NO_FRAME, _edited_away, "no frame"),
-    ("coded_otherwise", "cannot be read .*NAL", _coded_otherwise, None),
+    ("coded_otherwise", "cannot be read .*(NAL|access unit)", _coded_otherwise, None),
     ("unknown_codec", "a picture in a codec that cannot be decoded here", _unknown_codec, None),
     ("media_in_a_file_of_the_system", _NO_FRAME, _referring(b"/etc/passwd"), "no frame"),
-    ("media_at_a_host", "cannot be read .*NAL", _referring(b"http://HOST/take.mp4"), None),
+    ("media_at_a_host", "cannot be read .*(NAL|access unit)", _referring(b"http://HOST/take.mp4"), None),
     ("a_hundred_tracks", "holds 100 streams, more than 64", _tracks(100), None),
     ("three_thousand_tracks", "more streams than it may have .*max_streams", _tracks(3000), None),
     ("huge_by_its_stream", "9600x9600", _huge_by_its_stream(600), None),
-    ("impossible_by_its_stream", "cannot be read .*non-existing PPS", _huge_by_its_stream(4096), None),
+    ("impossible_by_its_stream", "cannot be read .*(non-existing PPS|is invalid)", _huge_by_its_stream(4096), None),
 ):
     entered(_name, _said, _changed(_name, _change), kind=_kind)
 

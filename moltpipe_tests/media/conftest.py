@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -19,3 +19,10 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert list(scratch.iterdir()) == []
     assert [path for path in folder.rglob("*") if ".part" in path.name] == []
     assert [child.name() for child in psutil.Process().children() if "ffmpeg" in child.name()] == []
+
+
+@pytest.fixture
+def offspring() -> Callable[[], list[psutil.Process]]:
+    """Tells which processes the test has started: services that other tests share may be children as well."""
+    before = set(psutil.Process().children())
+    return lambda: [child for child in psutil.Process().children() if child not in before]

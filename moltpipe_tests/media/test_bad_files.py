@@ -4,7 +4,7 @@ import os
 import re
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -31,7 +31,9 @@ def server() -> Iterator[socket.socket]:
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
-def test_a_bad_file_is_refused_in_time_and_by_its_name(room: Path, server: socket.socket, bad: Bad) -> None:
+def test_a_bad_file_is_refused_in_time_and_by_its_name(
+    room: Path, server: socket.socket, bad: Bad, offspring: Callable[[], list[psutil.Process]]
+) -> None:
     host = f"127.0.0.1:{server.getsockname()[1]}"
     file = bad.build(room, host)
     there = set(room.iterdir())
@@ -45,7 +47,7 @@ def test_a_bad_file_is_refused_in_time_and_by_its_name(room: Path, server: socke
     assert str(refused.value) == f"the result cannot be used: {seen}"
     assert file.name in str(seen)
     assert set(room.iterdir()) == there
-    assert psutil.Process().children() == []
+    assert offspring() == []
     with pytest.raises(BlockingIOError):
         server.accept()
     said_of[bad.name] = str(seen).replace(str(file), "").replace(file.name, "")

@@ -89,6 +89,13 @@ def test_letters_that_no_font_has_are_refused_by_name(room: Path) -> None:
     assert not (room / "burned.mp4").exists()
 
 
+def test_letters_that_no_font_has_are_found_behind_a_sign_that_stays_for_longer(room: Path) -> None:
+    clip = ramp(room / "clip.mp4", 60)
+    shown = [Caption(0, 200, "a \U00017000 b"), Caption(200, 2400, "So it goes\U0001fae8")]
+    with pytest.raises(MediaError, match="no font of this machine has \U00017000"):
+        burn(clip, shown, room / "burned.mp4", profile=P)
+
+
 def test_a_sign_that_no_font_has_is_left_out(room: Path) -> None:
     profile = parse_profile("360p24")
     plain = _burned(room, "So it goes", profile)
@@ -102,6 +109,7 @@ def test_codes_of_the_script_are_shown_as_they_are_spoken(room: Path) -> None:
     silent = _burned(room, "no", profile)
     assert np.count_nonzero(spoken > 150) > 2 * np.count_nonzero(silent > 150)
     one_line = _burned(room, "one\\Ntwo", profile)
+    assert one_line.sum() > 1.01 * _burned(room, "oneNtwo", profile).sum()
     assert len(np.flatnonzero((one_line > 150).any(axis=1))) < 0.08 * profile.height
 
 

@@ -190,6 +190,12 @@ def test_speech_that_looks_like_markup_is_shown_as_it_is_spoken(room: Path) -> N
     assert (room / "odd.srt").read_text().splitlines()[2:4] == ["{sighs} 1 < 2 & 3 > 2", "\uff3cN <i>so</i> -- on"]
 
 
+@pytest.mark.parametrize("arrow", ["-->", "-->>", "--->>>", "00:00:01,000 -->> 00:00:02,000"])
+def test_no_arrow_of_subrip_is_left_in_what_is_spoken(room: Path, arrow: str) -> None:
+    write_srt([Caption(0, 1000, arrow)], room / "odd.srt")
+    assert "-->" not in "\n".join((room / "odd.srt").read_text().splitlines()[2:])
+
+
 def test_both_formats_carry_the_same_times(room: Path) -> None:
     shown = captions(
         [_line("It begins at dusk. It ends when nobody looks at the sea any more."), _line("Who?", 7)], end_s=9

@@ -88,14 +88,14 @@ def test_a_picture_that_does_not_fit_into_memory_is_refused(room: Path) -> None:
     assert examine(file).decoded.frames == 2
 
 
-def test_a_look_that_hangs_is_ended_at_its_deadline(room: Path) -> None:
+def test_a_look_that_hangs_is_ended_at_its_deadline(room: Path, offspring: Callable[[], list[psutil.Process]]) -> None:
     file = source(room / "take.mp4", LONG)
     with meanwhile(psutil.Process.suspend), pytest.raises(MediaError, match=r"take\.mp4 cannot be read in time"):
         examine(file, timeout_s=3)
-    assert psutil.Process().children() == []
+    assert offspring() == []
 
 
-async def test_a_cancelled_look_leaves_no_process(room: Path) -> None:
+async def test_a_cancelled_look_leaves_no_process(room: Path, offspring: Callable[[], list[psutil.Process]]) -> None:
     file = await asyncio.to_thread(source, room / "take.mp4", LONG)
     reading = threading.Event()
     with meanwhile(lambda _: reading.set()):
@@ -104,7 +104,7 @@ async def test_a_cancelled_look_leaves_no_process(room: Path) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert psutil.Process().children() == []
+    assert offspring() == []
 
 
 def test_a_file_that_is_still_being_written_is_refused(room: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moltpipe.media.conform import conform
+from moltpipe.media.conform import conform, fingerprint, house_fingerprint
 from moltpipe.media.probe import as_image, decode, opened
 from moltpipe.media.runner import run, url
 from moltpipe.media.stitch import stitch
@@ -89,6 +89,7 @@ def test_forty_mixed_clips_become_one_exact_episode(room: Path) -> None:
     stitched = stitch(reel, soundtrack(room, P.seconds(total)), target, profile=P)
     assert (stitched.frames, stitched.conformed_again) == (total, ())
     assert_exact(target, total)
+    assert fingerprint(target) == house_fingerprint(P)
     decoded = decode(target, strict=True)
     assert abs(decoded.samples / 48_000 - total / P.rate) < 1 / P.rate
     assert _greys(target, clips) == pytest.approx([clip.grey for clip in clips], abs=4)

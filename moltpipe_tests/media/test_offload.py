@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,11 +37,13 @@ async def until(begun: threading.Event) -> None:
     assert await asyncio.to_thread(begun.wait, 30)
 
 
-async def test_a_cancelled_task_takes_its_ffmpeg_and_its_temp_file_along(room: Path) -> None:
+async def test_a_cancelled_task_takes_its_ffmpeg_and_its_temp_file_along(
+    room: Path, offspring: Callable[[], list[psutil.Process]]
+) -> None:
     begun = threading.Event()
     task = asyncio.create_task(offload(encode, room / "cut.mp4", begun))
     await until(begun)
-    (ffmpeg,) = psutil.Process().children()
+    (ffmpeg,) = offspring()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -48,7 +51,9 @@ async def test_a_cancelled_task_takes_its_ffmpeg_and_its_temp_file_along(room: P
     assert left_in(room) == []
 
 
-async def test_every_thread_of_a_pool_that_carries_the_stop_is_ended(room: Path) -> None:
+async def test_every_thread_of_a_pool_that_carries_the_stop_is_ended(
+    room: Path, offspring: Callable[[], list[psutil.Process]]
+) -> None:
     begun = [threading.Event() for _ in range(3)]
 
     def batch() -> None:
@@ -61,7 +66,7 @@ async def test_every_thread_of_a_pool_that_carries_the_stop_is_ended(room: Path)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert psutil.Process().children() == []
+    assert offspring() == []
     assert left_in(room) == []
 
 
@@ -190,3 +195,25 @@ async def test_a_generator_that_feeds_ffmpeg_is_closed_by_the_stop(room: Path) -
         await task
     assert closed == [True]
     assert left_in(room) == []
+
+
+async def test_work_that_was_stopped_leaves_no_complaint_in_the_log() -> None:
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told["message"]))
+    begun, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with current_stop().ending(ended.set):
+            begun.set()
+            ended.wait()
+            heed()
+
+    task = asyncio.create_task(offload(work))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []

@@ -16,6 +16,7 @@ import pytest
 
 from moltpipe.media.errors import MediaError
 from moltpipe.media.offload import offload
+from moltpipe.media.pcm import write_wav
 from moltpipe.media.probe import decode, probe
 from moltpipe.media.reel import container_options
 from moltpipe.media.runner import run, url
@@ -294,10 +295,10 @@ from pathlib import Path
 from moltpipe.media.music import lengthen
 from moltpipe.media.sound import Cue, CueKind, mix
 
-folder, minutes = Path(sys.argv[1]), int(sys.argv[2])
+folder, minutes = Path(sys.argv[1]), float(sys.argv[2])
 lengthen(folder / "score.wav", minutes * 60, folder / f"music-{minutes}.wav")
 cues = [Cue(folder / f"music-{minutes}.wav", 0, CueKind.MUSIC)]
-for number in range(minutes * 15):
+for number in range(int(minutes * 15)):
     cues.append(Cue(folder / "line.wav", 4 * number + 0.25, CueKind.VOICE))
     cues.append(Cue(folder / "bed.flac", 4 * number, CueKind.CLIP, seconds=4))
 made = mix(cues, seconds=minutes * 60, target=folder / f"long-{minutes}.m4a")
@@ -311,12 +312,30 @@ def test_a_long_timeline_takes_no_more_memory_and_only_as_much_more_time(room: P
     source(room / "score.wav", "-f lavfi -i aevalsrc=0.2*sin(440*t)+0.2*sin(2000*t)|0.3*sin(550*t):d=30:s=48000")
     source(room / "line.wav", "-f lavfi -i sine=f=300:d=2.5:sample_rate=48000 -c:a pcm_s16le")
     source(room / "bed.flac", "-f lavfi -i anoisesrc=d=5:a=0.05:c=pink:r=48000 -ac 2")
-    (short_mib, short_s), (long_mib, long_s) = (_in_a_child(room, minutes) for minutes in (1, 4))
+    (short_mib, short_s), (long_mib, long_s) = (_in_a_child(room, minutes) for minutes in (0.5, 2))
     assert long_mib < short_mib + 15
     assert long_s < 1.5 * 4 * short_s
 
 
-def _in_a_child(room: Path, minutes: int) -> tuple[float, float]:
+def test_a_sound_that_the_limiter_keeps_from_its_loudness_is_as_loud_as_that_allows(room: Path) -> None:
+    at = np.arange(8 * 48_000) / 48_000
+    strokes = np.clip(np.sin(2 * np.pi * 2.3 * at), 0, 1) ** 12 * np.sin(2 * np.pi * 700 * at)
+    write_wav([np.repeat((0.4 * strokes)[:, np.newaxis], 2, axis=1).astype(np.float32)], room / "strokes.wav")
+    made = mix(
+        [Cue(room / "strokes.wav", 0, CueKind.VOICE)],
+        seconds=8,
+        target=room / "track.m4a",
+        finish=Finish(loudness_lufs=-9),
+    )
+    lufs, dbtp = measure(made.file)
+    assert made.loudness.aim_lufs is not None
+    assert made.loudness.aim_lufs < -9.5
+    assert lufs == pytest.approx(made.loudness.aim_lufs, abs=0.1)
+    assert dbtp is not None
+    assert dbtp <= -0.5
+
+
+def _in_a_child(room: Path, minutes: float) -> tuple[float, float]:
     done = run_program(
         [sys.executable, "-c", LONG, str(room), str(minutes)], check=True, capture_output=True, text=True, timeout=120
     )

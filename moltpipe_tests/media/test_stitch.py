@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from moltpipe.media.captions import Caption, write_srt
-from moltpipe.media.conform import conform, fingerprint, house_fingerprint
 from moltpipe.media.errors import MediaError
 from moltpipe.media.footage import footage
 from moltpipe.media.probe import decode, opened
@@ -21,7 +20,6 @@ from moltpipe.media.sound import Cue, CueKind, mix
 from moltpipe.media.stitch import package, stitch
 from moltpipe.studio.profiles import Profile, parse_profile
 from moltpipe_tests.media.material import P, frame_numbers, ramp, source
-from moltpipe_tests.media.test_conform import SOURCES
 
 PACKET = 1024
 
@@ -68,21 +66,6 @@ def assert_exact(path: Path, frames: int, profile: Profile = P) -> None:
         assert abs(decoded.samples / 48_000 - profile.seconds(frames)) < 1 / profile.rate
     content = path.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
-
-
-def test_twelve_mixed_sources_become_one_exact_episode(room: Path) -> None:
-    lengths = [37, 61, 24, 53, 29, 31, 43, 27, 59, 33, 41, 47]
-    clips = []
-    for number, (length, name) in enumerate(zip(lengths, itertools.cycle(SOURCES), strict=False)):
-        clip = room / f"shot '{number}'.mp4"
-        conform(source(room / name, SOURCES[name]), P, clip, frames=length)
-        clips.append(clip)
-    target = room / "episode.mp4"
-    stitched = stitch(clips, _track(room, sum(lengths)), target, profile=P)
-    assert (stitched.frames, stitched.conformed_again) == (sum(lengths), ())
-    assert decode(target, strict=True).samples == stitched.samples
-    assert_exact(target, sum(lengths))
-    assert fingerprint(target) == house_fingerprint(P)
 
 
 def test_a_stitch_copies_every_packet_of_its_clips_and_of_its_sound(room: Path) -> None:
@@ -269,6 +252,30 @@ def test_captions_lie_inside_to_the_letter_and_at_their_times(room: Path) -> Non
     stitch(clips, _track(room, 80), target, profile=P, captions=room / "words.srt")
     assert texts(target) == [(one.start_ms, one.end_ms, one.text) for one in SHOWN]
     assert_exact(target, 80)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It was\n1999",
+        "1999",
+        "The tape ran from 00:00:01,000\nto 00:00:02,500, or --> nearly",
+        "From 00:00:00,100 to 00:00:00,200",
+        "\u20601\n2\u2060",
+    ],
+)
+def test_captions_of_digits_and_times_are_read_as_text(room: Path, text: str) -> None:
+    shown = [Caption(0, 400, text), Caption(400, 800, "and"), Caption(900, 1500, text)]
+    write_srt(shown, room / "words.srt")
+    stitch([ramp(room / "a.mp4", 40)], None, room / "episode.mp4", profile=P, captions=room / "words.srt")
+    written = text.replace("-->", "--")
+    assert texts(room / "episode.mp4") == [(0, 400, written), (400, 800, "and"), (900, 1500, written)]
+
+
+def test_captions_that_are_no_subrip_are_refused_with_what_was_found(room: Path) -> None:
+    (room / "words.srt").write_text("WEBVTT\n\n00:00.000 --> 00:01.000\nHello\n")
+    with pytest.raises(MediaError, match=r"words\.srt cannot be read as SRT: 'WEBVTT' is no caption"):
+        stitch([ramp(room / "a.mp4", 30)], None, room / "episode.mp4", profile=P, captions=room / "words.srt")
 
 
 def test_players_find_the_captions(room: Path) -> None:

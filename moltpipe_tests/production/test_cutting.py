@@ -18,7 +18,7 @@ from moltpipe.ledger.schema import shots
 from moltpipe.media.runner import run, url
 from moltpipe.media.sound import measure
 from moltpipe.production.cuts import Cutting
-from moltpipe.production.cutting import cut_variants
+from moltpipe.production.cutting import cut_variants, ingredients
 from moltpipe.production.filming import film_shots
 from moltpipe.production.line import Line
 from moltpipe.production.screenwriting import write_episode
@@ -26,7 +26,7 @@ from moltpipe.production.voicing import voice_shots
 from moltpipe.production.work import work_on
 from moltpipe.studio.delivery import RULES
 from moltpipe.studio.finish import Finish
-from moltpipe.studio.profiles import parse_profile
+from moltpipe.studio.profiles import Fit, parse_profile
 from moltpipe.studio.records import Episode, Production
 from moltpipe.studio.timing import timeline
 from moltpipe_tests.media.material import pictures
@@ -163,6 +163,27 @@ async def test_a_new_profile_recuts_the_takes_that_are_there(filmed: tuple[Line,
     with av.open(str(line.store.get(cutting.production.variants[1].video, room / "cut.mp4"))) as container:
         picture = container.streams.video[0]
         assert (picture.codec_context.width, picture.codec_context.height) == (144, 256)
+
+
+async def test_a_cut_is_stale_once_anything_that_is_seen_or_heard_of_it_changes(filmed: tuple[Line, Episode]) -> None:
+    line, episode = filmed
+    production, house = known(line, episode), line.finish
+    first, *rest = production.shots
+    refit = replace(line.profile, fit=Fit.CROP)
+    changed = [
+        ingredients(production, 1, line.profile, house),
+        ingredients(production, 1, refit, house),
+        ingredients(production, 1, parse_profile("180p24"), house),
+        ingredients(production, 1, line.profile, replace(house, loudness_lufs=-16)),
+        ingredients(production, 1, line.profile, replace(house, burned_captions=True)),
+        ingredients(production, 1, line.profile, replace(house, clip_sound=False)),
+        ingredients(production, 1, line.profile, replace(house, ambience=False)),
+        ingredients(replace(production, shots=(replace(first, duration_seconds=9.0), *rest)), 1, line.profile, house),
+        ingredients(replace(production, voiceovers={}), 1, line.profile, house),
+    ]
+    assert len(set(changed)) == len(changed)
+    assert ingredients(production, 1, line.profile, replace(house, paid_clip_sound=True)) == changed[0]
+    assert ingredients(production, 1, replace(line.profile, encoder="h264_nvenc"), house) == changed[0]
 
 
 async def test_a_cancelled_cut_leaves_nothing_running_and_nothing_recorded(filmed: tuple[Line, Episode]) -> None:

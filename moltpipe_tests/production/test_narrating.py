@@ -23,6 +23,7 @@ from moltpipe import samples
 from moltpipe.engines.local import Bench, LocalEngine
 from moltpipe.engines.protocols import Composed, ScoreRequest
 from moltpipe.ledger.jobs import load_jobs
+from moltpipe.ledger.schema import shots, voiceovers
 from moltpipe.ledger.scripts import FiledScript, file_script
 from moltpipe.ledger.series import all_episodes
 from moltpipe.media.sound import measure
@@ -30,14 +31,21 @@ from moltpipe.production.cuts import Cutting, MissingMedia
 from moltpipe.production.cutting import cut_variants
 from moltpipe.production.filming import film_shots
 from moltpipe.production.line import Line
-from moltpipe.production.narrating import LengthOutOfBounds, ingredients
+from moltpipe.production.narrating import ingredients
 from moltpipe.production.partial import SomeFailed
 from moltpipe.production.screenwriting import write_episode
 from moltpipe.production.voicing import voice_shots
 from moltpipe.production.work import work_on
 from moltpipe.studio.admission import judge
 from moltpipe.studio.finish import Finish
-from moltpipe.studio.narration import CLOSING_S, CLOSING_SCORED_S, OPENING_S, OPENING_SCORED_S, reading
+from moltpipe.studio.narration import (
+    CLOSING_S,
+    CLOSING_SCORED_S,
+    OPENING_S,
+    OPENING_SCORED_S,
+    LengthOutOfBounds,
+    reading,
+)
 from moltpipe.studio.progress import progress_of
 from moltpipe.studio.records import Episode, Production, Score
 from moltpipe_tests.production.test_stages import files_in, known
@@ -187,8 +195,11 @@ async def test_what_is_published_of_the_sample_pack_sounds_and_reads_as_it_was_w
         assert cover.size == (600, 900)
 
 
-async def test_music_opens_and_closes_an_episode_and_steps_back_behind_the_voice(line: Line, tmp_path: Path) -> None:
-    episode = a_series(line.database, a_pack(line.database, sentences=46))[0]
+async def test_music_opens_and_closes_an_episode_and_steps_back_behind_the_voice(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moltpipe.production.narrating.MIN_EPISODE_S", 5.0)
+    episode = a_series(line.database, a_pack(line.database, sentences=20))[0]
     scored = replace(line, finish=Finish(ambience=False), crew=replace(line.crew, composer=Organ(tmp_path)))
     assert len((await four_stages(scored, episode)).cut_now) == 1
     production = known(line, episode)
@@ -206,6 +217,31 @@ async def test_music_opens_and_closes_an_episode_and_steps_back_behind_the_voice
     assert under_the_voice < _tone_db(sound, 2.0) - 4
 
 
+async def test_the_last_caption_ends_with_the_sound_that_whole_packets_make(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moltpipe.production.narrating.MIN_EPISODE_S", 5.0)
+    episode = a_series(line.database, a_pack(line.database, sentences=12))[0]
+    async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+        await write_episode(work, regenerate=False)
+    async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
+        await voice_shots(work, regenerate=False)
+    production = known(line, episode)
+    over = round(reading(production.shots, _voices(production), scored=False).seconds * RATE) % 1024
+    first, last = production.shots[0], production.voiceovers[production.shots[-1].id]
+    # The last words have no time of their own, and the episode ends a third of a packet after the last whole one.
+    late = [{"text": word.text, "start": last.duration_seconds, "end": last.duration_seconds} for word in last.words]
+    with line.database.begin() as db:
+        longer = first.duration_seconds + (340 - over) % 1024 / RATE
+        db.execute(sa.update(shots).where(shots.c.id == first.id).values(duration_seconds=longer))
+        db.execute(sa.update(voiceovers).where(voiceovers.c.id == last.id).values(words=late))
+    cutting = await cut(line, episode)
+    variant = cutting.production.variants[1]
+    ends_s = cutting.cut_now[0].delivery.figures["last_caption_ends_s"]
+    assert isinstance(ends_s, float)
+    assert variant.duration_seconds - 0.0107 < ends_s < variant.duration_seconds
+
+
 async def test_an_episode_of_the_wrong_length_is_not_published_and_the_figure_is_named(line: Line) -> None:
     episode = a_series(line.database, a_pack(line.database, sentences=12))[0]
     with pytest.raises(SomeFailed, match=r"would last \d+\.\d s: .* 180 to 360 s.*slower voice") as failed:
@@ -217,24 +253,27 @@ async def test_an_episode_of_the_wrong_length_is_not_published_and_the_figure_is
     assert production.variants == {}
     assert len(production.voiceovers) == len(production.shots)
     assert files_in(line.workdir) == []
+    with line.database.begin() as db:
+        job = next(job for job in load_jobs(db) if job.partition_key == episode.partition_key)
+    assert job.attempt_count == job.max_attempts, "the same text would be as short again: no other attempt is made"
 
 
 async def test_an_episode_is_not_cut_with_a_passage_missing(line: Line) -> None:
-    episode = a_series(line.database, a_pack(line.database, sentences=46))[2]
+    episode = a_series(line.database, a_pack(line.database, sentences=12))[2]
     async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
         await write_episode(work, regenerate=False)
     async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
         await voice_shots(work, regenerate=False)
-    silenced = known(line, episode).shots[3]
+    silenced = known(line, episode).shots[1]
     with line.database.begin() as db:
         db.execute(sa.text("DELETE FROM voiceovers WHERE shot_id = :id"), {"id": silenced.id})
     with pytest.raises(MissingMedia) as refused:
         await cut(line, episode)
-    assert refused.value.missing == ["voiceover of passage 4"]
+    assert refused.value.missing == ["voiceover of passage 2"]
 
 
 async def test_a_cut_is_stale_once_anything_that_is_heard_or_shown_of_it_changes(line: Line) -> None:
-    episode = a_series(line.database, a_pack(line.database, sentences=46))[0]
+    episode = a_series(line.database, a_pack(line.database, sentences=12))[0]
     async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
         await write_episode(work, regenerate=False)
     async with work_on(line, episode.partition_key, process_uuid="a-run") as work:

@@ -6,19 +6,22 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from moltpipe.studio.asked import (
     Asked,
     Stretch,
     asked_of,
+    asked_of_reading,
     asks_for_stillness,
     beyond,
+    lays_a_bed,
     outside,
     transitions,
 )
 from moltpipe.studio.finish import HOUSE_FINISH, Finish
+from moltpipe.studio.narration import Reading, Spoken
 from moltpipe.studio.profiles import parse_profile
 from moltpipe.studio.records import ClipSound, Episode, Production, Score, Series, Shot, Stored, Take, Voiceover, Word
 from moltpipe.studio.screenplay import (
@@ -90,16 +93,18 @@ def asked(
     finish: Finish = HOUSE_FINISH,
     scored: bool = False,
 ) -> Asked:
-    production = Production(
-        series=_series(),
-        episode=Episode(uuid4(), uuid4(), 2, "The second", "the-kettle-e02"),
-        shots=tuple(shots),
+    production = replace(
+        _production(shots),
         voiceovers={one.shot_id: one for one in voices or ()},
         takes={(one.shot_id, 1): one for one in takes or [take(of) for of in shots]},
         score=Score(uuid4(), uuid4(), 1, STORED, 30.0) if scored else None,
     )
     lengths = {one.shot_id: one.duration_seconds for one in voices or ()}
     return asked_of(production, 1, timeline(shots, lengths, P), finish)
+
+
+def _production(shots: list[Shot]) -> Production:
+    return Production(_series(), Episode(uuid4(), uuid4(), 2, "The second", "the-kettle-e02"), tuple(shots))
 
 
 def _series() -> Series:
@@ -136,7 +141,7 @@ def test_black_things_are_no_darkness(scene: str) -> None:
         (ExtendStrategy.NONE, (Stretch(4, 10),)),
         (ExtendStrategy.HOLD_LAST_FRAME, (Stretch(4, 10),)),
         (ExtendStrategy.LOOP_SUBTLE_MOTION, (Stretch(4, 10),)),
-        (ExtendStrategy.SLOW_2D_PAN, ()),
+        (ExtendStrategy.SLOW_2D_PAN, (Stretch(4, 10),)),
     ],
 )
 def test_a_held_take_may_stand_still_beyond_its_own_length(
@@ -161,6 +166,7 @@ def test_a_take_of_two_frames_is_a_still_whatever_the_strategy(strategy: ExtendS
 
 
 @given(st.integers(3, 240), st.integers(4, 360))
+@example(17, 25)
 def test_a_speed_ramp_may_seem_still_only_where_it_is_slower_than_half(take_frames: int, frames: int) -> None:
     of = shot(1, frames / 24, strategy=ExtendStrategy.SPEED_RAMP)
     found = asked([of], [take(of, take_frames / 24)]).frozen
@@ -218,6 +224,23 @@ def test_a_clips_own_sound_may_pause_and_a_bed_fills_what_it_leaves_open() -> No
     assert asked([of], [take(of, sound_s=5.8)]).silent == (Stretch(0, 6),)
     assert asked([of], [take(of, sound_s=4.0)]).silent == ()
     assert asked([of], [take(of, sound_s=5.8)], finish=replace(HOUSE_FINISH, clip_sound=False)).silent == ()
+
+
+@pytest.mark.parametrize("frames_before", range(1, 240, 7))
+def test_a_clip_whose_sound_just_covers_its_shot_may_pause_wherever_the_shot_lies(frames_before: int) -> None:
+    first, of = shot(1, frames_before / 24, audio=AudioType.SILENT), shot(2, 5.5)
+    found = asked([first, of], [take(first), take(of, 5, sound_s=5.0)])
+    assert lays_a_bed(of, ClipSound(STORED, 5.0), 5.5, HOUSE_FINISH) is False
+    assert found.silent[-1].end_s == pytest.approx(frames_before / 24 + 5.5)
+
+
+def test_a_reading_may_be_silent_only_where_nobody_speaks_and_no_room_is_heard() -> None:
+    of, other = shot(1, audio=AudioType.NARRATION), shot(2, audio=AudioType.NARRATION)
+    spoken = {of.id: voice(of, (0.25, 2.0), seconds=2.0), other.id: voice(other, seconds=3.0)}
+    production = replace(_production([of, other]), voiceovers=spoken)
+    timing = Reading((Spoken(of.id, 1, 1.0, 2.0), Spoken(other.id, 2, 5.0, 3.0)), 10.0)
+    assert asked_of_reading(production, timing, HOUSE_FINISH) == Asked()
+    assert asked_of_reading(production, timing, DRY).silent == (Stretch(0, 1.25), Stretch(3, 5), Stretch(8, 10))
 
 
 def test_transitions_lie_on_both_sides_of_their_cuts() -> None:
