@@ -140,7 +140,6 @@ def start(running: Stack, asset: str, partition_key: str, *, regenerate: bool = 
                     "repositoryName": "__repository__",
                     "pipelineName": "produce_episode",
                     "assetSelection": [{"path": [asset]}],
-                    "assetCheckSelection": [],
                 },
                 "mode": "default",
                 "runConfigData": config,
