@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from moltpipe.media.aac import PACKET
 from moltpipe.media.captions import Caption
 from moltpipe.media.errors import DeliveryRefused, MediaError
 from moltpipe.media.probe import opened, picture_of
@@ -38,7 +39,6 @@ TOLERANCE_S = 0.25
 LOUDNESS_TOLERANCE_LU = 0.5
 PEAK_TOLERANCE_DB = 0.5
 """What AAC may add to the peak that the mix was limited to."""
-AAC_FRAME = 1024
 CAPTION_SLIP_MS = 50
 """How far a soft caption's times may differ from the sidecar's: a frame at 24 per second, and rounding."""
 SHOWN = 5
@@ -229,10 +229,7 @@ def _sound_and_picture(file: _File, profile: Profile) -> _Found:
     apart_s = shown.sound_s - profile.seconds(shown.frames)
 
     def faults() -> Iterator[str]:
-        if file.sound_codec is None:
-            yield "there is no sound"
-        elif file.sound_codec != "aac":
-            yield f"the sound is {file.sound_codec}, not aac"
+        yield from _codec(file)
         if shown.samples and shown.frames and abs(apart_s) >= 1 / profile.rate:
             yield f"sound less picture is {apart_s:+.3f} s, a frame or more"
         yield from _starts(shown)
@@ -249,13 +246,10 @@ def _sound_and_picture(file: _File, profile: Profile) -> _Found:
 def _sound_alone(file: _File, seconds: float) -> _Found:
     shown = file.shown
     apart_s = shown.sound_s - seconds
-    half_a_packet_s = AAC_FRAME / 2 / (shown.sample_rate or 1)
+    half_a_packet_s = PACKET / 2 / (shown.sample_rate or 1)
 
     def faults() -> Iterator[str]:
-        if file.sound_codec is None:
-            yield "there is no sound"
-        elif file.sound_codec != "aac":
-            yield f"the sound is {file.sound_codec}, not aac"
+        yield from _codec(file)
         # A microsecond for what was a float: a length that lies between two packets is as far from either.
         if shown.samples and abs(apart_s) > half_a_packet_s + 1e-6:
             yield f"the sound lasts {shown.sound_s:.3f} s, not {seconds:.3f} s"
@@ -267,6 +261,13 @@ def _sound_alone(file: _File, seconds: float) -> _Found:
         "samples": shown.samples,
         "sound_starts_at_s": shown.sound_starts_at_s,
     }
+
+
+def _codec(file: _File) -> Iterator[str]:
+    if file.sound_codec is None:
+        yield "there is no sound"
+    elif file.sound_codec != "aac":
+        yield f"the sound is {file.sound_codec}, not aac"
 
 
 def _starts(shown: Screening) -> Iterator[str]:

@@ -18,9 +18,9 @@ import ffmpeg
 from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
 from moltpipe.media.runner import run, url
-from moltpipe.studio.profiles import Profile
+from moltpipe.studio.profiles import TICKS, Profile
 
-TIMESCALE = 90_000
+TIMESCALE = TICKS
 """Ticks per second of every video track: whole for 24, 25 and 30 frames per second, so no frame is ever rounded."""
 PRESET = "veryfast"
 CRF = 19

@@ -29,11 +29,13 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 from PIL import Image
 
+from moltpipe.media.aac import PACKET
 from moltpipe.media.conform import conform, natural_frames
 from moltpipe.media.errors import MediaError
 from moltpipe.media.footage import Footage, Strip, footage, packets, ticks
 from moltpipe.media.landing import landing
 from moltpipe.media.offload import heed
+from moltpipe.media.pcm import SAMPLE_RATE
 from moltpipe.media.probe import opened, probe
 from moltpipe.media.reel import TIMESCALE, container_options
 from moltpipe.media.runner import url
@@ -42,9 +44,6 @@ from moltpipe.studio.profiles import Profile
 
 __all__ = ["Seam", "Stitched", "package", "stitch"]
 
-SAMPLE_RATE = 48_000
-AAC_FRAME = 1024
-"""Samples in one packet of AAC."""
 COVER_SIDE = 1000
 """Longest side of a cover in pixels. It stands before the sound, so a player loads all of it before it begins."""
 _STYLE = (
@@ -250,7 +249,7 @@ class _Print:
                 if packet.pts is None or not packet.size:
                     continue
                 # The first packet, before 0, is what the encoder needs to get going: players leave it out.
-                self.samples = packet.pts + AAC_FRAME
+                self.samples = packet.pts + PACKET
                 packet.stream = track
                 yield packet.pts * tick_s, _SOUND, packet
         except av.error.FFmpegError as error:

@@ -12,7 +12,6 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from uuid import UUID
 
 from PIL import Image
 
@@ -29,6 +28,7 @@ from moltpipe.production.line import Line
 from moltpipe.production.partial import all_or_named
 from moltpipe.production.posters import poster
 from moltpipe.production.scoring import score_episode
+from moltpipe.production.soundtracks import bed_seed
 from moltpipe.production.voicing import require_shots
 from moltpipe.production.work import Work
 from moltpipe.studio.asked import asked_of_reading
@@ -149,7 +149,7 @@ def _cues(line: Line, production: Production, timing: Reading, folder: Path) -> 
         cues.append(Cue(music, 0.0, CueKind.MUSIC, fade_in_s=EDGE_S))
     if line.finish.ambience:
         tone = folder / "room.wav"
-        bed(ROOM_TONE, seconds=timing.seconds, seed=_seed(production.episode.id), target=tone)
+        bed(ROOM_TONE, seconds=timing.seconds, seed=bed_seed(production.episode.id), target=tone)
         cues.append(Cue(tone, 0.0, CueKind.AMBIENCE, fade_in_s=EDGE_S, fade_out_s=EDGE_S))
     return cues
 
@@ -168,7 +168,3 @@ def _cover(line: Line, production: Production, target: Path) -> Path:
 
 def _title(production: Production) -> str:
     return f"{production.series.title}: {production.episode.title}"
-
-
-def _seed(episode_id: UUID) -> int:
-    return int.from_bytes(hashlib.sha256(episode_id.bytes).digest()[:4], "big")

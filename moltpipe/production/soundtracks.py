@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from uuid import UUID
 
 from moltpipe.media.ambience import bed
 from moltpipe.media.music import lengthen
 from moltpipe.media.sound import Cue, CueKind
 from moltpipe.production.line import Line
 from moltpipe.studio.asked import lays_a_bed
-from moltpipe.studio.records import ClipSound, Production, Shot
+from moltpipe.studio.records import ClipSound, Production
 from moltpipe.studio.screenplay import Transition, heard_around
 from moltpipe.studio.timing import Slot, Timeline
 
@@ -64,7 +65,7 @@ def shot_cues(
         if lays_a_bed(shot, sound, seconds, line.finish):
             lead_s, tail_s = _overlap_s(slot, timing), _overlap_s(following, timing)
             file = folder / f"bed-{slot.number}.wav"
-            bed(heard_around(shot.audio), seconds=lead_s + seconds + tail_s, seed=_seed(shot), target=file)
+            bed(heard_around(shot.audio), seconds=lead_s + seconds + tail_s, seed=bed_seed(slot.shot_id), target=file)
             fades = _fades(slot, following, timing, lead_s=lead_s, tail_s=tail_s)
             cues.append(Cue(file, starts_at_s - lead_s, CueKind.AMBIENCE, **fades))
     return cues
@@ -89,5 +90,6 @@ def _overlap_s(slot: Slot | None, timing: Timeline) -> float:
     return timing.profile.seconds(slot.seam_frames)
 
 
-def _seed(shot: Shot) -> int:
-    return int.from_bytes(hashlib.sha256(shot.id.bytes).digest()[:4], "big")
+def bed_seed(of: UUID) -> int:
+    """The seed of the bed under a shot, or under a whole narration: the same at every cut."""
+    return int.from_bytes(hashlib.sha256(of.bytes).digest()[:4], "big")
