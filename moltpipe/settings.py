@@ -242,6 +242,9 @@ class Settings(BaseSettings):
     media_url: Annotated[str, AfterValidator(_endpoint_url)] | None = None
     """Where a browser finds the bucket's objects, for links in the UI: `moltpipe up` serves one on loopback."""
 
+    ui_url: Annotated[str, AfterValidator(_endpoint_url)] | None = None
+    """Where the Dagster UI is found, for links in alerts: `moltpipe up` names its own."""
+
     screenwriter: Literal["outline", "chat"] = "outline"
     voice: Literal["espeak", "elevenlabs", "openai"] = "espeak"
     camera: CameraName = "animatic"

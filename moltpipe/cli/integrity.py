@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -13,8 +14,10 @@ from moltpipe.cli.options import Json
 from moltpipe.cli.report import complain, print_json, say
 from moltpipe.cli.session import session
 from moltpipe.ledger.calls import UnknownCall
-from moltpipe.ledger.checks import Finding, Severity, run_checks
-from moltpipe.ledger.repairs import Decision, NothingToDecide, Repair, decide, plan_repairs, repair
+from moltpipe.ledger.checks import run_checks
+from moltpipe.ledger.checks.finding import Conditions, Finding, Severity
+from moltpipe.ledger.decisions import Decision, NothingToDecide, decide
+from moltpipe.ledger.repairs import Repair, plan_repairs, repair
 
 _ROWS_SHOWN = 5
 
@@ -28,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def check(as_json: Json = False) -> None:
     """Run every integrity check; exit 1 when one fails. A warning is shown and does not fail."""
     with session() as opened, opened.database.begin() as db:
-        findings = run_checks(db)
+        findings = run_checks(db, Conditions.of(opened.settings, datetime.now(UTC)))
     if as_json:
         print_json({"checks": [finding.as_json() for finding in findings]})
     else:
@@ -67,7 +70,8 @@ def repair_(
             elif to_give_up:
                 decisions = decide(db, "give_up", to_give_up, _operator(), dry_run=dry_run)
             else:
-                repairs = plan_repairs(db) if dry_run else repair(db)
+                conditions = Conditions.of(opened.settings, datetime.now(UTC))
+                repairs = plan_repairs(db, conditions) if dry_run else repair(db, conditions)
     except (UnknownCall, NothingToDecide) as error:
         complain(f"refused: {error}")
         sys.exit(1)

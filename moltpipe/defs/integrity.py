@@ -4,11 +4,15 @@ Here: each check of the ledger's registry as a Dagster asset check. Not here: th
 (`ledger.checks`), the remedies (`ledger.repairs`).
 """
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from moltpipe.defs.reports import Metadata, table
-from moltpipe.ledger.checks import CHECKS, Check, Finding, Severity
+from moltpipe.ledger.checks import CHECKS, run_check, run_checks
+from moltpipe.ledger.checks.finding import Check, Conditions, Finding, Severity
 from moltpipe.ledger.database import Database
+from moltpipe.settings import load_settings
 
 
 def _result(finding: Finding) -> dg.AssetCheckResult:
@@ -35,10 +39,10 @@ def _report(finding: Finding) -> Metadata:
 
 
 def _as_asset_check(check: Check) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=dg.AssetKey(check.asset), name=check.name, description=check.description)
+    @dg.asset_check(asset=dg.AssetKey(check.asset), name=check.name, description=check.promise)
     def looks(ledger: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
         with ledger.begin() as db:
-            return _result(check.look(db))
+            return _result(run_check(db, check, Conditions.of(load_settings(), datetime.now(UTC))))
 
     return looks
 
@@ -65,7 +69,7 @@ def integrity_schedule(context: dg.ScheduleEvaluationContext, ledger: dg.Resourc
     A check that cannot look fails the tick, which is not the same as a check that fails.
     """
     with ledger.begin() as db:
-        findings = [check.look(db) for check in CHECKS]
+        findings = run_checks(db, Conditions.of(load_settings(), datetime.now(UTC)))
     for finding in findings:
         result = _result(finding)
         context.instance.report_runless_asset_event(

@@ -370,4 +370,5 @@ def _period(row: Row[Any]) -> Period:
         is_processed=row.is_processed,
         processed_at=row.processed_at,
         closed_early_reason=row.closed_early_reason,
+        episode_id=row.episode_id,
     )

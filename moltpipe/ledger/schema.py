@@ -63,7 +63,10 @@ voting_periods = sa.Table(
     _time("processed_at"),
     sa.Column("closed_early_reason", sa.Text),
     sa.Column("outcome", JSONB),
+    # The pilot whose variants a clip vote is about.
+    sa.Column("episode_id", UUID(as_uuid=True), sa.ForeignKey("episodes.id", use_alter=True)),
     _one_of("period_type", "agent_voting", "clip_voting"),
+    sa.CheckConstraint("(period_type = 'clip_voting') = (episode_id IS NOT NULL)", name="clip_voting_has_episode"),
     sa.CheckConstraint("ends_at > starts_at", name="ends_after_start"),
     # The incident: a period of next week was flipped to processed by hand, and nothing looked at it again.
     # Written with IS TRUE: a CHECK that evaluates to NULL passes, so a missing processed_at would slip through.
@@ -80,6 +83,9 @@ voting_periods = sa.Table(
         where=sa.text("period_type = 'agent_voting'"),
         name="ex_voting_periods_no_overlap",
     ),
+    # A pilot has one second vote: two processes that see its fourth variant at once open one period.
+    sa.Index("uq_voting_periods_episode_id", "episode_id", unique=True),
+    sa.Index("ix_voting_periods_ends_at", "ends_at", postgresql_where=sa.text("NOT is_processed")),
 )
 
 limited_series = sa.Table(
@@ -151,6 +157,7 @@ voting_settings = sa.Table(
     sa.Column("min_votes", sa.Integer, nullable=False, server_default="1"),
     sa.Column("min_score", sa.Integer, nullable=False, server_default="1"),
     sa.Column("voting_minutes", sa.Integer, nullable=False, server_default="1440"),
+    sa.Column("clip_voting_minutes", sa.Integer, nullable=False, server_default="2880"),
     sa.Column("start_weekday", sa.SmallInteger, nullable=False, server_default="0"),
     sa.Column("start_hour_utc", sa.SmallInteger, nullable=False, server_default="0"),
     sa.CheckConstraint("only_row", name="only_row"),
@@ -158,6 +165,7 @@ voting_settings = sa.Table(
     _one_of("winner_scope", "genre", "period"),
     sa.CheckConstraint("min_votes >= 1", name="min_votes"),
     sa.CheckConstraint("voting_minutes BETWEEN 1 AND 43200", name="voting_minutes"),
+    sa.CheckConstraint("clip_voting_minutes BETWEEN 1 AND 20160", name="clip_voting_minutes"),
     sa.CheckConstraint("start_weekday BETWEEN 0 AND 6", name="start_weekday"),
     sa.CheckConstraint("start_hour_utc BETWEEN 0 AND 23", name="start_hour_utc"),
 )
@@ -373,6 +381,8 @@ clip_variants = sa.Table(
     sa.Column("delivery", JSONB),
     sa.Column("is_selected", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("episode_id", "variant_number"),
+    # What a vote refers to: a variant together with its episode.
+    sa.UniqueConstraint("id", "episode_id"),
     sa.CheckConstraint("variant_number BETWEEN 1 AND 4", name="variant_number"),
     *_media_checks(),
     sa.Index("uq_clip_variants_selected", "episode_id", unique=True, postgresql_where=sa.text("is_selected")),
@@ -381,10 +391,18 @@ clip_variants = sa.Table(
 clip_votes = sa.Table(
     "clip_votes",
     metadata,
-    _ref("clip_variant_id", "clip_variants"),
+    sa.Column("clip_variant_id", UUID(as_uuid=True), nullable=False),
+    # Said twice, so that the database itself keeps a voter to one variant of an episode.
+    sa.Column("episode_id", UUID(as_uuid=True), nullable=False),
     sa.Column("voter_key", sa.Text, nullable=False),
     _time("cast_at", nullable=False, now=True),
     sa.PrimaryKeyConstraint("clip_variant_id", "voter_key"),
+    sa.UniqueConstraint("episode_id", "voter_key"),
+    sa.ForeignKeyConstraint(
+        ["clip_variant_id", "episode_id"],
+        ["clip_variants.id", "clip_variants.episode_id"],
+        name="fk_clip_votes_variant",
+    ),
 )
 
 production_jobs = sa.Table(
@@ -411,4 +429,95 @@ production_jobs = sa.Table(
     sa.Index(
         "ix_production_jobs_waiting", "priority", "available_at", postgresql_where=sa.text("completed_at IS NULL")
     ),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    _id(),
+    _time("at", nullable=False, now=True),
+    # Who: the name of an account of the machine, or of the sensor that did it.
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    # The row that it was about, as text: it may be of any table, and gone.
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("before", JSONB),
+    sa.Column("after", JSONB),
+    sa.Index("ix_audit_at", "at"),
+    sa.Index("ix_audit_subject", "subject"),
+)
+
+incidents = sa.Table(
+    "incidents",
+    metadata,
+    _id(),
+    # What it is about: `check:NAME`, `run:JOB:PARTITION`.
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("severity", sa.Text, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("remedy", sa.Text, nullable=False, server_default=""),
+    # A path of the Dagster UI, without its host.
+    sa.Column("path", sa.Text, nullable=False, server_default=""),
+    _time("opened_at", nullable=False, now=True),
+    _time("closed_at"),
+    _one_of("severity", "error", "warning"),
+    # One incident is open per subject: two that look at once tell of it once.
+    sa.Index("uq_incidents_open", "subject", unique=True, postgresql_where=sa.text("closed_at IS NULL")),
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    _id(),
+    _ref("incident_id", "incidents"),
+    sa.Column("kind", sa.Text, nullable=False),
+    # Hash of the channel's address, which may be a secret.
+    sa.Column("channel", sa.Text, nullable=False),
+    _time("due_at", nullable=False, now=True),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    # Who sends it holds it until then: a sender that dies leaves it to the next.
+    _time("held_until"),
+    _time("sent_at"),
+    # Alerts that left in one message share this.
+    sa.Column("message_id", UUID(as_uuid=True)),
+    sa.Column("last_error", sa.Text),
+    sa.UniqueConstraint("incident_id", "kind", "channel"),
+    _one_of("kind", "opened", "closed"),
+    sa.CheckConstraint("attempts >= 0", name="attempts"),
+    sa.Index("ix_alerts_due", "channel", "due_at", postgresql_where=sa.text("sent_at IS NULL")),
+    sa.Index("ix_alerts_sent_at", "channel", "sent_at"),
+)
+
+watchers = sa.Table(
+    "watchers",
+    metadata,
+    # A sensor or schedule that looks by itself, and when it last did.
+    sa.Column("name", sa.Text, primary_key=True),
+    _time("ticked_at", nullable=False),
+)
+
+sweeps = sa.Table(
+    "sweeps",
+    metadata,
+    # A look that takes longer than a tick, such as the one over all objects in S3, goes on where it stopped.
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("cursor", sa.Text, nullable=False, server_default=""),
+    _time("began_at", nullable=False, now=True),
+    # When it was last through.
+    _time("completed_at"),
+    # Why it cannot go on; none while it can.
+    sa.Column("error", sa.Text),
+)
+
+observations = sa.Table(
+    "observations",
+    metadata,
+    # What a sweep found that a query cannot see: an object that is gone, a partition key of nobody.
+    sa.Column("check_name", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("detail", JSONB, nullable=False),
+    _time("since", nullable=False, now=True),
+    sa.PrimaryKeyConstraint("check_name", "subject"),
 )

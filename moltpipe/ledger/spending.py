@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.schema import episodes, provider_jobs
+from moltpipe.settings import Settings
 from moltpipe.studio.moments import spelled
 
 _ONE_AT_A_TIME = 0x6D6F6E65  # any number will do, as long as every moltpipe uses the same, and nothing else does
@@ -36,6 +37,11 @@ class Caps:
     """On all episodes of one series, ever."""
     day_usd: Decimal | None = None
     """By everybody on one day of UTC, the day of a cost being that of its claim."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Caps:
+        """The caps that an operator has set."""
+        return cls(settings.budget_run_usd, settings.budget_series_usd, settings.budget_day_usd)
 
     @property
     def are_set(self) -> bool:

@@ -156,7 +156,7 @@ def open_line(settings: Settings, store: Store) -> Iterator[Line]:
                 calls_at_once=settings.takes_at_once,
                 cuts_at_once=size.at_once,
                 encoder_threads=size.threads,
-                caps=Caps(settings.budget_run_usd, settings.budget_series_usd, settings.budget_day_usd),
+                caps=Caps.of(settings),
                 result_limits=Limits(max_bytes=settings.max_result_bytes, allow_private=settings.allow_private_results),
                 webhooks_url=settings.webhooks_url,
                 finish=finish_of(settings),

@@ -314,6 +314,8 @@ def stack(
         if settings.media_url is None:
             links = media_links(open_store(house.services, settings.s3_bucket), media_port(settings.data_dir))
             house.variables["MOLTPIPE_MEDIA_URL"] = held.enter_context(links)
+        if settings.ui_url is None:
+            house.variables["MOLTPIPE_UI_URL"] = f"http://{LOOPBACK}:{chosen}"
         listen, hold = os.pipe()
         held.callback(os.close, hold)
         held.callback(os.close, listen)

@@ -188,6 +188,8 @@ class Period:
     is_processed: bool
     processed_at: datetime | None = None
     closed_early_reason: str | None = None
+    episode_id: UUID | None = None
+    """The pilot whose variants a clip vote is about."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class VotingSettings(VotingRules):
 
     cadence: Cadence = Cadence.WEEKLY
     voting_minutes: int = Field(default=1440, ge=1, le=43200)
+    clip_voting_minutes: int = Field(default=2880, ge=1, le=20160)
+    """How long the variants of a pilot are voted on, from the moment that the last of them is out."""
     start_weekday: int = Field(default=0, ge=0, le=6)
     """Monday is 0."""
     start_hour_utc: int = Field(default=0, ge=0, le=23)

@@ -38,7 +38,7 @@ def test_a_selected_script_without_a_series_is_named(moltpipe: Moltpipe, orphan:
     assert said.status == 1
     (failed,) = (check for check in said.json["checks"] if not check["passed"])
     assert (failed["name"], failed["asset"], failed["severity"], failed["count"]) == (CHECK, "scripts", "error", 1)
-    assert failed["rows"][0]["script_id"] == orphan
+    assert failed["rows"][0]["subject"] == orphan
     assert "moltpipe repair" in failed["remedy"]
 
 
@@ -63,7 +63,7 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(moltpipe: Moltpipe,
 def test_repair_gives_it_a_series_and_five_jobs(moltpipe: Moltpipe, orphan: str) -> None:
     repaired = moltpipe("repair", "--json")
     assert repaired.status == 0
-    assert [one["script_id"] for one in repaired.json["repairs"]] == [orphan]
+    assert [one["subject"] for one in repaired.json["repairs"]] == [orphan]
     document = moltpipe("status", "--json").json
     (series,) = document["series"]
     assert [one["episode_number"] for one in series["episodes"]] == [1, 2, 3, 4, 5]

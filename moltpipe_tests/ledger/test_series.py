@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 
-from moltpipe.ledger.checks import CHECKS, MAX_ROWS, Severity, run_checks, selected_scripts_have_series
+from moltpipe.ledger.checks import CHECKS, run_checks
+from moltpipe.ledger.checks.finding import MAX_ROWS, Conditions, Severity
+from moltpipe.ledger.checks.series import SELECTED_SCRIPTS_HAVE_SERIES
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.repairs import plan_repairs, repair
 from moltpipe.ledger.series import (
@@ -23,6 +26,8 @@ from moltpipe.ledger.series import (
 )
 from moltpipe_tests.ledger.beginnings import DOCUMENT, filed, one, pilot, series, stored
 from moltpipe_tests.stories import a_filed_pack
+
+CONDITIONS = Conditions(datetime.now(UTC))
 
 
 def _orphan(db: sa.Connection, title: str = "The Orphan", genre: str = "drama") -> None:
@@ -107,7 +112,7 @@ def test_an_audio_pack_becomes_a_series_with_one_cut_for_each_episode(database: 
         wanted = sa.text("SELECT sum(variants_wanted) FROM episode_progress")
         assert db.execute(wanted).scalar_one() == 5
         assert one(db, "SELECT count(*) FROM production_jobs") == 5
-        assert all(finding.passed for finding in run_checks(db))
+        assert all(finding.passed for finding in run_checks(db, CONDITIONS))
 
 
 def test_an_audio_pack_without_bible_and_poster_is_readable_as_a_series(database: Database) -> None:
@@ -143,7 +148,7 @@ def test_a_healthy_ledger_passes_every_check(database: Database) -> None:
     with database.begin() as db:
         series(db)
         filed(db, "Waiting")
-        findings = run_checks(db)
+        findings = run_checks(db, CONDITIONS)
     assert [(finding.name, finding.asset) for finding in findings] == [(check.name, check.asset) for check in CHECKS]
     assert all(finding.passed for finding in findings)
 
@@ -151,7 +156,7 @@ def test_a_healthy_ledger_passes_every_check(database: Database) -> None:
 def test_an_orphan_is_found_and_named(database: Database) -> None:
     with database.begin() as db:
         _orphan(db)
-        finding = selected_scripts_have_series(db)
+        finding = SELECTED_SCRIPTS_HAVE_SERIES.look(db, CONDITIONS)
     assert (finding.passed, finding.severity, finding.count) == (False, Severity.ERROR, 1)
     assert finding.rows[0]["title"] == "The Orphan"
     assert finding.since is not None
@@ -164,21 +169,21 @@ def test_an_orphan_is_mended_by_repair(database: Database) -> None:
     with database.begin() as db:
         _orphan(db)
     with database.begin() as db:
-        planned = plan_repairs(db)
+        planned = plan_repairs(db, CONDITIONS)
         assert "The Orphan" in planned[0].what
     with database.begin() as db:
-        assert repair(db) == planned
+        assert repair(db, CONDITIONS) == planned
     with database.begin() as db:
-        assert all(finding.passed for finding in run_checks(db))
+        assert all(finding.passed for finding in run_checks(db, CONDITIONS))
         assert (len(all_episodes(db)), one(db, "SELECT count(*) FROM production_jobs")) == (5, 5)
-        assert repair(db) == []
+        assert repair(db, CONDITIONS) == []
         db.execute(sa.text("ALTER TABLE scripts ADD CHECK (pilot_status <> 'selected' OR series_id IS NOT NULL)"))
 
 
 def test_planning_a_repair_changes_nothing(database: Database) -> None:
     with database.begin() as db:
         _orphan(db)
-        assert len(plan_repairs(db)) == len(plan_repairs(db)) == 1
+        assert len(plan_repairs(db, CONDITIONS)) == len(plan_repairs(db, CONDITIONS)) == 1
         assert count_series(db) == 0
 
 
@@ -187,18 +192,18 @@ def test_a_series_that_lost_episodes_or_jobs_is_found_and_mended(database: Datab
         episodes = series(db)
         db.execute(sa.text("DELETE FROM production_jobs WHERE job_type = 'single_episode'"))
         db.execute(sa.text("DELETE FROM episodes WHERE id = :id"), {"id": episodes[2].id})
-        assert [finding.name for finding in run_checks(db) if not finding.passed] == [
+        assert [finding.name for finding in run_checks(db, CONDITIONS) if not finding.passed] == [
             "series_have_all_episodes_and_jobs"
         ]
-        assert len(repair(db)) == 1
-        assert all(finding.passed for finding in run_checks(db))
+        assert len(repair(db, CONDITIONS)) == 1
+        assert all(finding.passed for finding in run_checks(db, CONDITIONS))
 
 
 def test_a_great_damage_is_counted_whole_shown_in_part_and_mended_whole(database: Database) -> None:
     with database.begin() as db:
         for number in range(MAX_ROWS + 2):
             _orphan(db, f"Orphan {number}")
-        finding = selected_scripts_have_series(db)
+        finding = SELECTED_SCRIPTS_HAVE_SERIES.look(db, CONDITIONS)
         assert (finding.count, len(finding.rows)) == (MAX_ROWS + 2, MAX_ROWS)
-        assert len(repair(db)) == MAX_ROWS + 2
-        assert selected_scripts_have_series(db).passed
+        assert len(repair(db, CONDITIONS)) == MAX_ROWS + 2
+        assert SELECTED_SCRIPTS_HAVE_SERIES.look(db, CONDITIONS).passed

@@ -26,7 +26,7 @@ from moltpipe.engines.protocols import Whereabouts
 from moltpipe.engines.replicate import Replicate
 from moltpipe.engines.transfer import Limits
 from moltpipe.engines.veo import Veo
-from moltpipe.ledger import accounts, calls, repairs
+from moltpipe.ledger import accounts, calls, decisions
 from moltpipe.ledger.calls import GivenUp
 from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.inbox import record_event
@@ -163,7 +163,7 @@ async def test_what_was_withheld_for_its_content_is_not_sent_again_by_itself(on_
     assert "repair --resubmit" in str(again)
 
     with on_set.line.database.begin() as db:
-        repairs.resubmit(db, UUID(str(on_set.calls()[0]["id"])), "a test")
+        decisions.resubmit(db, UUID(str(on_set.calls()[0]["id"])), "a test")
     assert await on_set.film() == 1
 
 

@@ -24,10 +24,10 @@ from moltpipe.ledger.calls import (
     mark_submitting,
     mark_succeeded,
 )
-from moltpipe.ledger.checks import ambiguous_calls_are_decided
+from moltpipe.ledger.checks.finding import Conditions
+from moltpipe.ledger.checks.money import AMBIGUOUS_CALLS_ARE_DECIDED
 from moltpipe.ledger.database import Database
-from moltpipe.ledger.jobs import claim_job, complete_job, fail_job, load_jobs, still_mine
-from moltpipe.ledger.repairs import (
+from moltpipe.ledger.decisions import (
     Decision,
     NothingToDecide,
     decide,
@@ -36,6 +36,7 @@ from moltpipe.ledger.repairs import (
     plan_resubmit,
     resubmit,
 )
+from moltpipe.ledger.jobs import claim_job, complete_job, fail_job, load_jobs, still_mine
 from moltpipe.studio.records import Episode, Job
 from moltpipe_tests.ledger.beginnings import LEASE, await_a_waiter, claimed, intent, one, series, submitted
 
@@ -84,7 +85,7 @@ def test_an_undecided_call_is_found_with_what_hangs_on_it(database: Database, ep
         _, shots = claimed(db, episode)
         call = lost(db, episode, subject_id=shots[2].id)
         script = lost(db, episode, "e" * 64)
-        finding = ambiguous_calls_are_decided(db)
+        finding = AMBIGUOUS_CALLS_ARE_DECIDED.look(db, Conditions(datetime.now(UTC)))
     assert (finding.asset, finding.severity, finding.count, finding.since) == ("clips", "error", 2, call.left_at)
     row = finding.rows[0]
     assert (row["call_id"], row["engine"], row["operation"]) == (str(call.id), "camera", "film")
@@ -109,7 +110,7 @@ def test_a_request_that_is_resubmitted_can_be_claimed_again(
         decision = resubmit(db, call.id, "molt")
         aside = call_by_id(db, call.id)
         assert claim_again(db, episode).id != call.id
-        assert ambiguous_calls_are_decided(db).passed
+        assert AMBIGUOUS_CALLS_ARE_DECIDED.look(db, Conditions(datetime.now(UTC))).passed
     assert (decision.call_id, decision.decision) == (call.id, "resubmit")
     assert "2.00 USD stay on the old one" in decision.what
     assert (aside.state, aside.cost_usd, aside.reserved_usd) == (CallState.EXPIRED, Decimal(2), Decimal(0))
@@ -249,9 +250,9 @@ def test_several_are_decided_together_or_not_at_all(database: Database, episode:
     with pytest.raises(UnknownCall), database.begin() as db:
         decide(db, "resubmit", [*ids, uuid4()], "molt", dry_run=False)
     with database.begin() as db:
-        assert ambiguous_calls_are_decided(db).count == 2
+        assert AMBIGUOUS_CALLS_ARE_DECIDED.look(db, Conditions(datetime.now(UTC))).count == 2
         assert [one.call_id for one in decide(db, "resubmit", [*ids, ids[0]], "molt", dry_run=False)] == ids
-        assert ambiguous_calls_are_decided(db).passed
+        assert AMBIGUOUS_CALLS_ARE_DECIDED.look(db, Conditions(datetime.now(UTC))).passed
 
 
 def test_a_decision_waits_for_a_run_that_writes_and_does_not_block_it(database: Database, episode: Episode) -> None:
