@@ -28,7 +28,7 @@ from moltpipe.media.soundscape import Chirps, Clicks, Layer, Tones, Wash, layere
 BED_LUFS = -30.0
 """What a described bed has in its file: some 10 LU under a voice as engines deliver it."""
 ROOM_LUFS = -50.0
-"""Room tone: hardly heard, but after the mix still above the -60 dB under which a stretch counts as silent."""
+"""Room tone: hardly heard, but after the mix still above what counts as silent (`media.screening`)."""
 SCENES_AT_ONCE = 3
 AUDITION_S = 20
 """Seconds of a scene that are listened to in order to set its level. Always the same, however long the bed is."""

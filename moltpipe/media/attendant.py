@@ -23,9 +23,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import IO
+from typing import IO, Self
 
-from moltpipe.media.offload import current_stop, heed
+from moltpipe.media.offload import carried, current_stop, heed
 
 LAST_WORDS_LINES = 30
 """Lines of stderr that are kept, each once: enough for the error and for what a filter prints at its end."""
@@ -89,6 +89,48 @@ class Watch:
         return f"did not get on for {self._stall_s:.0f} s"
 
 
+class Outlet:
+    """A pipe that a child writes to besides its stdout, and the thread in which somebody reads it meanwhile.
+
+    For one child, which gets to know the pipe by its `number`. Use it in a `with` block around `attend`.
+    """
+
+    def __init__(self, read: Callable[[IO[bytes]], None]) -> None:
+        """`read` gets the stream. What it leaves unread breaks the pipe, and what it raises ends the child."""
+        source, self.number = os.pipe()
+        self.error: BaseException | None = None
+        self._source = os.fdopen(source, "rb", buffering=0)
+        self._read = carried(read)
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._thread is None:
+            os.close(self.number)
+            self._source.close()
+
+    def open(self, end: Callable[[], None]) -> None:
+        """Begin to read, now that the child has its end. `end` is called when that fails."""
+        os.close(self.number)
+        self._thread = threading.Thread(target=self._hear, args=(end,), name="outlet", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait until what an ended child wrote is read."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _hear(self, end: Callable[[], None]) -> None:
+        try:
+            with self._source:
+                self._read(self._source)
+        except BaseException as error:  # noqa: BLE001 -- raised again in the thread that waits for the process
+            self.error = error
+            end()
+
+
 class _Lines:
     """Cuts a stream of bytes into lines."""
 
@@ -129,11 +171,12 @@ def attend(
     on_line: Callable[[str], None],
     stdin: Iterable[bytes] | None = None,
     environment: Mapping[str, str] | None = None,
+    outlet: Outlet | None = None,
 ) -> Ended:
     """Start a program and stay with it to its end.
 
-    It gets a process group of its own, which is killed when `watch` says so, when `on_line` or `stdin` raises, when
-    this thread is interrupted, and when the work that it does is stopped (`media.offload`).
+    It gets a process group of its own, which is killed when `watch` says so, when `on_line`, `stdin` or the reader of
+    `outlet` raises, when this thread is interrupted, and when the work that it does is stopped (`media.offload`).
 
     Args:
         command: program and arguments; no shell.
@@ -141,6 +184,7 @@ def attend(
         on_line: called in another thread with every line of its stdout.
         stdin: what it reads; nothing when None. Closed at the end when it is a generator.
         environment: its environment; ours when None.
+        outlet: one more pipe that it writes to.
 
     Raises:
         Stopped: the work was stopped.
@@ -153,11 +197,14 @@ def attend(
         stderr=subprocess.PIPE,
         start_new_session=True,
         env=environment,
+        pass_fds=() if outlet is None else (outlet.number,),
     )
     attendant = _Attendant(process, watch, on_line)
     try:
         with current_stop().ending(attendant.kill):
             attendant.start()
+            if outlet is not None:
+                outlet.open(attendant.kill)
             if stdin is not None:
                 _feed(process.stdin, stdin, watch)
             status = process.wait()
@@ -167,9 +214,12 @@ def attend(
         raise
     finally:
         attendant.finish()
+        if outlet is not None:
+            outlet.finish()
     heed()
-    if attendant.error is not None:
-        raise attendant.error
+    for error in (attendant.error, outlet.error if outlet is not None else None):
+        if error is not None:
+            raise error
     return Ended(status, "\n".join(attendant.tail), attendant.fault)
 
 

@@ -31,8 +31,8 @@ from moltpipe.media.captions import LINE_CHARACTERS, Caption
 from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
 from moltpipe.media.probe import probe
-from moltpipe.media.reel import TIMEOUT_S_PER_SECOND, graph_arguments
-from moltpipe.media.runner import run, url
+from moltpipe.media.reel import graph_arguments
+from moltpipe.media.runner import deadline_s, run, url
 from moltpipe.studio.profiles import Profile
 
 FONT = "Inter"
@@ -88,7 +88,7 @@ def _draw(clip: Path, shown: Sequence[Caption], target: Path, *, frames: int, pr
         fonts = Path(fontpkg.path(FONT)).parent
         picture = ffmpeg.input(url(clip)).video.filter("ass", filename=str(script), fontsdir=str(fonts))
         args = graph_arguments(picture, profile, url(target), frames=frames)
-        said = run(["-y", *args], timeout_s=60 + TIMEOUT_S_PER_SECOND * profile.seconds(frames)).stderr
+        said = run(["-y", *args], timeout_s=deadline_s(profile.seconds(frames))).stderr
     return {chr(int(found, 16)) for found in _LACKING.findall(said)}
 
 

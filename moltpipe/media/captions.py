@@ -19,6 +19,7 @@ import pysubs2
 
 from moltpipe.media.landing import landing
 from moltpipe.studio.records import Word
+from moltpipe.studio.sentences import is_abbreviated
 
 LINE_CHARACTERS = 42
 """Characters of a line, the usual limit of broadcasters for Latin script. A Chinese or Japanese one counts for two."""
@@ -175,8 +176,14 @@ class _Breath:
         self._words = words
         self._reach = [0, *itertools.accumulate(cells(word.text) + 1 for word in words)]
         bare = [word.text.rstrip(_CLOSING) for word in words]
-        self._sentence = [text.endswith(SENTENCE_ENDS) for text in bare]
-        self._clause = [text.endswith(CLAUSE_ENDS) for text in bare]
+        after = [*(word.text for word in words[1:]), ""]
+        stops = [
+            text.endswith(SENTENCE_ENDS) and not is_abbreviated(text, then)
+            for text, then in zip(bare, after, strict=True)
+        ]
+        # `"Stop!" she cried` is one sentence, though it may be parted at its stop.
+        self._sentence = [stop and not then[:1].islower() for stop, then in zip(stops, after, strict=True)]
+        self._clause = [stop or text.endswith(CLAUSE_ENDS) for stop, text in zip(stops, bare, strict=True)]
 
     def _width(self, start: int, end: int) -> int:
         return self._reach[end] - self._reach[start] - 1

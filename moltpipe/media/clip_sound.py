@@ -17,7 +17,7 @@ import ffmpeg
 from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
 from moltpipe.media.probe import opened, picture_of
-from moltpipe.media.runner import run, url
+from moltpipe.media.runner import deadline_s, run, url
 
 SAMPLE_RATE = 48_000
 NOTHING_HEARD_DBFS = -60.0
@@ -57,7 +57,7 @@ def extract(source: Path, target_flac: Path, *, seconds: float) -> float | None:
     )
     with landing(target_flac) as part:
         written = heard.output(url(part), acodec="flac", format="flac", map_metadata=-1)
-        said = run(["-loglevel", "info", *ffmpeg.get_args(written)], timeout_s=60 + 10 * seconds).stderr
+        said = run(["-loglevel", "info", *ffmpeg.get_args(written)], timeout_s=deadline_s(seconds)).stderr
         peak = re.search(r"max_volume: (-?[\d.]+|-inf) dB", said)
         if peak is None:
             raise MediaError(f"nothing was measured in the sound of {source.name}. FFmpeg said:\n{said}")

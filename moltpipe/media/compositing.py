@@ -25,7 +25,7 @@ from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
 from moltpipe.media.probe import AudioProbe, Probe, opened, probe
 from moltpipe.media.reel import container_options, encode_graph
-from moltpipe.media.runner import run, url
+from moltpipe.media.runner import deadline_s, run, url
 from moltpipe.media.sound import EDGE_FADE_S, SAMPLE_RATE
 from moltpipe.studio.profiles import Fit, Profile
 
@@ -198,7 +198,7 @@ def replace_sound(
     with landing(target) as part:
         encoded = {"c:v": "copy", "c:s": "copy", "c:a": "aac", "b:a": BIT_RATE, "map_metadata": -1}
         compiled = ffmpeg.get_args(ffmpeg.output(*streams, url(part), **encoded))[:-1]
-        run([*compiled, *container_options(), "-f", "mp4", url(part)], timeout_s=60 + 10 * seconds)
+        run([*compiled, *container_options(), "-f", "mp4", url(part)], timeout_s=deadline_s(seconds))
 
 
 def _require(field: str, value: float, holds: bool, rule: str) -> None:  # noqa: FBT001 -- the rule's own outcome
@@ -330,7 +330,7 @@ def _lay_under(silent: Path, background: Path, behind: Probe, target: Path) -> N
         picture = ffmpeg.input(url(silent)).video
         written = ffmpeg.output(picture, sound, url(part), **options, **{"c:v": "copy", "map_metadata": -1})
         compiled = ffmpeg.get_args(written)
-        run([*compiled[:-1], *container_options(), "-f", "mp4", url(part)], timeout_s=60 + 10 * seconds)
+        run([*compiled[:-1], *container_options(), "-f", "mp4", url(part)], timeout_s=deadline_s(seconds))
 
 
 def _stereo(sound: ffmpeg.nodes.FilterableStream, found: AudioProbe) -> ffmpeg.nodes.FilterableStream:

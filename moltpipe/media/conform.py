@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,7 +25,7 @@ import ffmpeg
 
 from moltpipe.media.encoders import DeskSize
 from moltpipe.media.errors import MediaError
-from moltpipe.media.probe import Probe, VideoProbe, opened, picture_of, probe
+from moltpipe.media.probe import Coding, Probe, opened, picture_of, probe
 from moltpipe.media.reel import encode_frames, encode_graph, graph_arguments
 from moltpipe.media.runner import url
 from moltpipe.studio.profiles import Fit, Profile
@@ -47,25 +46,7 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders of these drop the alpha channel, which WebM keeps apart from the picture."""
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """All that must be equal for clips to be joined by stream copy."""
-
-    codec: str
-    profile: str | None
-    level: int | None
-    extradata_sha256: str
-    width: int
-    height: int
-    sample_aspect_ratio: Fraction
-    pixel_format: str | None
-    colour: tuple[int, int, int, int]
-    """Range, primaries, transfer, matrix (ITU-T H.273)."""
-    rate: Fraction
-    time_base: Fraction
-
-
-def fingerprint(path: Path) -> Fingerprint:
+def fingerprint(path: Path) -> Coding:
     """The fingerprint of a file's picture.
 
     Raises:
@@ -74,27 +55,11 @@ def fingerprint(path: Path) -> Fingerprint:
     video = probe(path).video
     if video is None:
         raise MediaError(f"{path.name} has no picture")
-    return _fingerprint(video)
-
-
-def _fingerprint(video: VideoProbe) -> Fingerprint:
-    return Fingerprint(
-        codec=video.codec,
-        profile=video.profile,
-        level=video.level,
-        extradata_sha256=video.extradata_sha256,
-        width=video.width,
-        height=video.height,
-        sample_aspect_ratio=video.sample_aspect_ratio,
-        pixel_format=video.pixel_format,
-        colour=(video.colour_range, video.colour_primaries, video.colour_transfer, video.colour_matrix),
-        rate=video.rate,
-        time_base=video.time_base,
-    )
+    return video.coding
 
 
 @lru_cache(maxsize=16)
-def house_fingerprint(profile: Profile) -> Fingerprint:
+def house_fingerprint(profile: Profile) -> Coding:
     """The fingerprint of house film on this machine, read off three frames that are encoded to find out.
 
     Written down as constants it would be wrong after the next x264: extradata holds what the encoder chose.
@@ -115,7 +80,7 @@ def conforms(found: Probe, profile: Profile) -> bool:
         and video.begins_with_keyframe
         and not video.rotation
         and video.starts_at_s == 0
-        and _fingerprint(video) == house_fingerprint(profile)
+        and video.coding == house_fingerprint(profile)
     )
 
 

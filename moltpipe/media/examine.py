@@ -26,10 +26,11 @@ from typing import Any
 
 import av
 import av.logging
+from av.container import InputContainer
 
 from moltpipe.media.attendant import Ended, Watch, attend
 from moltpipe.media.errors import MediaError
-from moltpipe.media.fence import LONGEST_S, check_file
+from moltpipe.media.fence import LONGEST_S, check_file, decodable
 from moltpipe.media.probe import Decoded, Probe, decode, opened, probe
 
 START_S = 4.0
@@ -40,6 +41,9 @@ for 8K."""
 SECONDS_PER_MEGABYTE = 20.0
 """Processor time that a megabyte may take, whatever length it claims: three kilobytes that claim a year are no year's
 work. An hour of a quiet 4K picture is 70 MB and decodes in less than a third of what this gives it."""
+PIXELS_PER_SECOND = 1e10
+"""Several times what a decoder is taken to put out in a second of processor time, by the figures above. What would not
+be ready in time even so is refused before it is decoded."""
 MEGABYTES_PER_SECOND = 20.0
 """How fast a file is read at least."""
 WAITS = 8.0
@@ -58,6 +62,9 @@ _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ", "LANG")
 """What the child needs of our environment; keys and passwords are not among it."""
 _BEGIN = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from moltpipe.media.examine import main; main()"
 """The child finds what we find without running the start-up code of everything that is installed (`-I -S`)."""
+_NO_ROOM = "get_buffer() failed"
+"""What libav complains of first where there is no memory for a picture. Its decoder leaves the picture out and goes on,
+so that a good file looked cut off."""
 _ORIGIN = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\]\s*")
 _DEATHS = {
     signal.SIGKILL: "was killed while it was read, as happens when the machine runs out of memory",
@@ -89,6 +96,24 @@ def processor_s(size_bytes: int, claims_s: float | None) -> float:
     return reading_s + min(SECONDS_PER_SECOND * (claims_s or LONGEST_S), SECONDS_PER_MEGABYTE * megabytes)
 
 
+def check_work(container: InputContainer, name: str, size_bytes: int) -> None:
+    """Make sure that the pictures which an opened file counts in its index can be decoded in the time that it is given.
+
+    Raises:
+        MediaError: they cannot, by far.
+    """
+    allowed_s = processor_s(size_bytes, (container.duration or 0) / av.time_base)
+    for picture in filter(decodable, container.streams.video):
+        width, height = picture.codec_context.width, picture.codec_context.height
+        # More pictures than bytes are none at all, which the decoder finds out in no time.
+        counted = picture.frames if picture.frames <= size_bytes else 0
+        if counted * width * height > PIXELS_PER_SECOND * allowed_s:
+            raise MediaError(
+                f"{name} takes too long to read for its size: {picture.frames} pictures of {width}x{height} pixels in "
+                f"{size_bytes} bytes"
+            )
+
+
 def examine(path: Path, *, timeout_s: float | None = None, memory_bytes: int = MEMORY_BYTES) -> Examined:
     """Prove that a file from somebody else plays to its end, and read what it holds.
 
@@ -111,7 +136,10 @@ def examine(path: Path, *, timeout_s: float | None = None, memory_bytes: int = M
     hearing = _Hearing(watch, before.st_size if timeout_s is None else None)
     ended = attend(_command(path, memory_bytes), watch=watch, on_line=hearing.hear, environment=_environment())
     if hearing.refusal is not None:
-        raise MediaError(hearing.refusal + _hint(ended.last_words))
+        hint = _hint(ended.last_words)
+        if _NO_ROOM in hint:
+            raise MediaError(_too_large(path, memory_bytes) + hint)
+        raise MediaError(hearing.refusal + hint)
     if hearing.examined is None:
         raise _death(path, ended, memory_bytes)
     after = path.stat()
@@ -160,6 +188,10 @@ def _hint(last_words: str) -> str:
     return ""
 
 
+def _too_large(path: Path, memory_bytes: int) -> str:
+    return f"{path.name} needs more than {memory_bytes >> 20} MiB to be read"
+
+
 def _death(path: Path, ended: Ended, memory_bytes: int) -> Exception:
     """The error for a child that said nothing."""
     if ended.fault is not None:
@@ -182,6 +214,7 @@ def main() -> None:
     try:
         with opened(path) as container:
             claims_s = (container.duration or 0) / av.time_base
+            check_work(container, path.name, size_bytes)
         _spend(processor_s(size_bytes, claims_s))
         _say(claims_s=claims_s)
         facts = probe(path, loudness=True)
@@ -189,7 +222,7 @@ def main() -> None:
     except MediaError as error:
         _say(refused=str(error))
     except MemoryError:
-        _say(refused=f"{path.name} needs more than {memory_bytes >> 20} MiB to be read")
+        _say(refused=_too_large(path, memory_bytes))
     else:
         _say(probe=facts.as_json(), decoded=asdict(decoded))
 

@@ -9,11 +9,9 @@ and decodes pictures on threads that have to be started first. The index of an M
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -23,9 +21,10 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from moltpipe.media.conform import Fingerprint, house_fingerprint
+from moltpipe.media.conform import house_fingerprint
 from moltpipe.media.errors import MediaError
 from moltpipe.media.offload import heed
+from moltpipe.media.probe import coding_of
 from moltpipe.media.reel import TIMESCALE
 from moltpipe.media.runner import url
 from moltpipe.studio.profiles import Profile
@@ -59,7 +58,7 @@ def footage(clip: Path, profile: Profile) -> Footage | None:
             index = [(one.timestamp, one.is_keyframe, one.is_discard) for one in stream.index_entries]
             counted = stream.frames == len(index) > 0 and stream.start_time == 0
             first = _first_picture(container) if counted else None
-            if first is None or first.rotation or _fingerprint(stream, first) != expected:
+            if first is None or first.rotation or coding_of(stream) != expected:
                 return None
     except av.error.FFmpegError:
         return None
@@ -106,33 +105,14 @@ def _first_picture(container: InputContainer) -> av.VideoFrame | None:
 
 
 def ticks(frames: int, profile: Profile) -> int:
-    """When a frame begins, in ticks of a video track; to the nearest one at rates that do not divide 90,000."""
-    return (2 * frames * TIMESCALE + profile.rate) // (2 * profile.rate)
+    """When a frame begins, in ticks of a video track: whole, since the rate of every profile divides 90,000."""
+    return frames * (TIMESCALE // profile.rate)
 
 
 def frame_at(at: int, profile: Profile) -> int | None:
     """Which frame begins at a tick; None where none does."""
-    number = (2 * at * profile.rate + TIMESCALE) // (2 * TIMESCALE)
-    return number if abs(ticks(number, profile) - at) <= 1 else None
-
-
-def _fingerprint(stream: VideoStream, first: av.VideoFrame) -> Fingerprint:
-    context = stream.codec_context
-    extradata = context.extradata or b""
-    return Fingerprint(
-        codec=context.codec.canonical_name,
-        profile=context.profile,
-        # Byte 3 of an `avcC` record (ISO/IEC 14496-15).
-        level=extradata[3] if len(extradata) > 3 and extradata[0] == 1 else None,  # noqa: PLR2004 -- ditto
-        extradata_sha256=hashlib.sha256(extradata).hexdigest(),
-        width=context.width,
-        height=context.height,
-        sample_aspect_ratio=stream.sample_aspect_ratio or Fraction(1),
-        pixel_format=first.format.name,
-        colour=(context.color_range, context.color_primaries, context.color_trc, context.colorspace),
-        rate=stream.average_rate or Fraction(0),
-        time_base=stream.time_base or Fraction(0),
-    )
+    number, over = divmod(at, TIMESCALE // profile.rate)
+    return None if over else number
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def deliver(
         yield from _common(file, profile.seconds(file.shown.frames), loudness_lufs, ceiling_dbtp, asked, captions)
 
     kinds = ["audio", *(["subtitle"] if captions else []), "video"]
-    return _judged(path, "video", kinds, lambda shown: profile.seconds(shown.frames), look)
+    return _judged(path, "video", kinds, lambda shown: profile.seconds(shown.frames), look, loudness_lufs)
 
 
 def deliver_sound(
@@ -93,7 +93,7 @@ def deliver_sound(
         yield from _common(file, file.shown.sound_s, loudness_lufs, ceiling_dbtp, asked, captions)
 
     kinds = ["audio", *(["subtitle"] if captions else [])]
-    return _judged(path, "audio", kinds, lambda shown: shown.sound_s, look)
+    return _judged(path, "audio", kinds, lambda shown: shown.sound_s, look, loudness_lufs)
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,10 @@ def _judged(
     kinds: list[str],
     length: Callable[[Screening], float],
     look: Callable[[_File], Iterator[Finding]],
+    loudness_lufs: float | None,
 ) -> Delivery:
     try:
-        file = _opened(path)
+        file = _opened(path, loudness_lufs)
     except MediaError as error:
         size = path.stat().st_size if path.is_file() else 0
         unreadable = Finding("playable_from_the_start", (str(error),), {"bytes": size})
@@ -153,7 +154,7 @@ def _judged(
     return delivery
 
 
-def _opened(path: Path) -> _File:
+def _opened(path: Path, loudness_lufs: float | None) -> _File:
     with opened(path) as container:
         moving = picture_of(container)
         still = {stream.index for stream in container.streams.video if stream is not moving}
@@ -172,7 +173,9 @@ def _opened(path: Path) -> _File:
                 rate=moving.average_rate or Fraction(0),
                 colour=(context.color_range, context.color_primaries, context.color_trc, context.colorspace),
             )
-    return _File(path, tuple(kinds), picture, sound_codec, tuple(_boxes(path)), screen(path))
+    return _File(
+        path, tuple(kinds), picture, sound_codec, tuple(_boxes(path)), screen(path, loudness_lufs=loudness_lufs)
+    )
 
 
 def _common(

@@ -53,8 +53,10 @@ class Meter:
     shape is remembered here.
     """
 
-    def __init__(self) -> None:
-        self._meter = meter.Meter()
+    def __init__(self, *, true_peak: bool = True) -> None:
+        """Without `true_peak` the highest sample is all that is known of the peaks, at half the price."""
+        self._true_peak = true_peak
+        self._meter = meter.Meter(true_peak=true_peak)
         self._level: meter.Level | None = None
         self._fed = 0
         self._peaks: list[npt.NDArray[np.float32]] = []
@@ -75,14 +77,26 @@ class Meter:
         return self._finished().lufs
 
     @property
-    def dbtp(self) -> float | None:
-        """True peak, None for silence."""
-        true_peak_dbtp = self._finished().dbtp
+    def dbfs(self) -> float | None:
+        """The highest sample in dB of full scale, None for silence."""
+        self._finished()
         highest = max((float(part.max()) for part in self._peaks if len(part)), default=0.0)
-        if true_peak_dbtp is not None and true_peak_dbtp > _COARSE_DBTP:
-            highest = max(highest, 10 ** (true_peak_dbtp / 20))
         level = 20 * math.log10(highest) if highest > 0 else -math.inf
         return round(level, 2) if level > SILENCE_DBFS else None
+
+    @property
+    def dbtp(self) -> float | None:
+        """True peak, None for silence.
+
+        Raises:
+            ValueError: this meter was told not to look for it.
+        """
+        if not self._true_peak:
+            raise ValueError("this meter does not look for true peaks")
+        highest, true_peak_dbtp = self.dbfs, self._finished().dbtp
+        if highest is None or true_peak_dbtp is None or true_peak_dbtp <= _COARSE_DBTP:
+            return highest
+        return max(highest, true_peak_dbtp)
 
     def limiting_loss_db(self, gain_db: float, limit_db: float) -> float:
         """About how much loudness a limiter would take from this sound after a gain, in dB (0 or more)."""

@@ -23,13 +23,15 @@ class Level:
     lufs: float | None
     """Integrated loudness."""
     dbtp: float | None
-    """True peak, to a thousandth of full scale."""
+    """True peak, to a thousandth of full scale. None as well where it was not asked for."""
 
 
 class Meter:
     """Measures one sound, frame by frame. What changes its form on the way is measured up to there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, true_peak: bool = True) -> None:
+        """Looking for the true peak, four times oversampled, costs as much again as the loudness."""
+        self._peak = "true" if true_peak else "none"
         self._graph: av.filter.Graph | None = None
         self._form: tuple[int, str, str] | None = None
         self._figures: dict[str, str] = {}
@@ -38,7 +40,7 @@ class Meter:
         """Take in the next frame."""
         form = (frame.sample_rate, frame.format.name, frame.layout.name)
         if self._graph is None:
-            self._form, self._graph = form, _graph_for(frame)
+            self._form, self._graph = form, _graph_for(frame, self._peak)
         if form == self._form:
             self._graph.push(frame)
             self._read(self._graph)
@@ -61,12 +63,12 @@ class Meter:
                 self._figures = graph.pull().metadata or self._figures
 
 
-def _graph_for(frame: av.AudioFrame) -> av.filter.Graph:
+def _graph_for(frame: av.AudioFrame, peak: str) -> av.filter.Graph:
     graph = av.filter.Graph()
     source = graph.add_abuffer(
         sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout, time_base=frame.time_base
     )
-    meter = graph.add("ebur128", "metadata=1:peak=true:framelog=quiet")
+    meter = graph.add("ebur128", f"metadata=1:peak={peak}:framelog=quiet")
     sink = graph.add("abuffersink")
     source.link_to(meter)
     meter.link_to(sink)

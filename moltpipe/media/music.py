@@ -1,4 +1,4 @@
-"""Music on arrival, and music made as long as its episode.
+"""Music on arrival, and music for as long as its episode lasts.
 
 Here: one WAV of the house from whatever a composer sends, and looping with overlaps. Not here: how loud music is
 under speech (`media.sound_timeline`), what is composed (`engines`). A composer that makes thirty seconds is asked
@@ -7,7 +7,6 @@ once: a loop with an overlap costs nothing, and a continuation is a second paid 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -15,10 +14,9 @@ from pathlib import Path
 import ffmpeg
 import numpy as np
 
-from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
-from moltpipe.media.pcm import BLOCK, SAMPLE_RATE, Block, Tape, decoded, length, write_wav
-from moltpipe.media.runner import run, url
+from moltpipe.media.pcm import BLOCK, SAMPLE_RATE, Block, Tape, decoded, length
+from moltpipe.media.runner import COPYING, deadline_s, run, url
 
 OVERLAP_S = 2.0
 """One turn of a loop fades into the next over so long."""
@@ -31,31 +29,24 @@ def as_wav(source: Path, target: Path) -> float:
     Raises:
         MediaError: the file holds no sound, or FFmpeg failed.
     """
+    sent_s = length(source) / SAMPLE_RATE
     sound = ffmpeg.input(url(source)).audio.filter(
         "aformat", sample_rates=SAMPLE_RATE, channel_layouts="stereo", sample_fmts="s16"
     )
     with landing(target) as part:
         graph = ffmpeg.output(sound, url(part), acodec="pcm_s16le", f="wav", ar=SAMPLE_RATE, ac=2, map_metadata=-1)
-        run(graph.get_args(), timeout_s=120)
+        run(graph.get_args(), timeout_s=deadline_s(sent_s, pace=COPYING))
         return length(part) / SAMPLE_RATE
 
 
-def lengthen(source: Path, seconds: float, target: Path) -> None:
-    """Write music of a length as a stereo WAV: cut, or looped with overlaps, and faded out at its end.
+def lengthened(source: Path, samples: int) -> Generator[Block]:
+    """Music of a length: cut, or looped with overlaps, and faded out at its end.
 
-    One turn after the other is read, so an hour of music out of half a minute takes a second's memory.
+    A stream, of which one turn after the other is read: written out, the music of two hours would be 1.4 GB.
 
     Raises:
-        MediaError: the source cannot be read or holds no sound, or the length is none.
+        MediaError: the source cannot be read or holds no sound.
     """
-    samples = round(seconds * SAMPLE_RATE) if math.isfinite(seconds) else 0
-    if samples < 1:
-        raise MediaError(f"music of {seconds} s: expected a length")
-    with closing(_faded_out(source, samples)) as blocks:
-        write_wav(blocks, target)
-
-
-def _faded_out(source: Path, samples: int) -> Generator[Block]:
     fade = min(round(FADE_OUT_S * SAMPLE_RATE), samples // 4)
     with closing(_turning(source)) as music:
         tape = Tape(source.name, music)

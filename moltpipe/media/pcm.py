@@ -66,20 +66,22 @@ def decoded(file: Path) -> Generator[Block]:
                 np.multiply(mono_or_stereo, np.float32(level / _FULL_SCALE), out=block)
                 yield block
         return
-    resampler = AudioResampler(format="flt", layout="stereo", rate=SAMPLE_RATE)
     with opened(file) as container:
         sound = next(iter(container.streams.audio), None)
         if sound is None:
             raise MediaError(f"{file.name} holds no sound")
-        heard = chain.from_iterable(map(resampler.resample, chain(container.decode(sound), (None,))))
-        yield from _gathered(map(_samples, heard))
+        yield from as_blocks(container.decode(sound))
 
 
-def _gathered(pieces: Iterable[Block]) -> Generator[Block]:
-    """The same stream in blocks: a packet of AAC holds 21 ms, and whatever is done with a block has its price."""
+def as_blocks(frames: Iterable[av.AudioFrame]) -> Generator[Block]:
+    """Decoded frames of any form as stereo at 48 kHz.
+
+    In blocks of a second: a packet of AAC holds 21 ms, and whatever is done with a block has its price.
+    """
+    resampler = AudioResampler(format="flt", layout="stereo", rate=SAMPLE_RATE)
     waiting: list[Block] = []
-    for piece in pieces:
-        waiting.append(piece)
+    for frame in chain.from_iterable(map(resampler.resample, chain(frames, (None,)))):
+        waiting.append(_samples(frame))
         if sum(map(len, waiting)) >= BLOCK:
             yield np.concatenate(waiting)
             waiting.clear()

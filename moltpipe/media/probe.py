@@ -12,7 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,8 @@ SLACK_PART = 0.05
 
 
 @dataclass(frozen=True)
-class VideoProbe:
-    """The picture of a file. Sizes in pixels as coded, before `rotation`."""
+class Coding:
+    """How a picture is coded, sizes in pixels: all that must be equal for clips to be joined by stream copy."""
 
     codec: str
     profile: str | None
@@ -68,18 +68,29 @@ class VideoProbe:
     """The four as in ITU-T H.273 (range: 1 limited, 2 full); 1 is BT.709, 2 unspecified."""
     rate: Fraction
     """Mean frames per second; 0 where the file does not tell."""
+    time_base: Fraction
+    extradata_sha256: str
+
+
+@dataclass(frozen=True)
+class VideoProbe(Coding):
+    """The picture of a file. Its sizes are those before `rotation`."""
+
     constant_rate: bool
     """Whether every frame is on the screen for as long as the others, as far as the time base can say."""
-    time_base: Fraction
     frames: int
     """Frames that the file shows, counted."""
     duration_seconds: float
     """From the first frame to the end of the last, by their own times: `frames / rate` is wrong for a variable rate."""
-    extradata_sha256: str
     rotation: int
     """Degrees counterclockwise by which a player turns the picture."""
     starts_at_s: float
     begins_with_keyframe: bool
+
+    @property
+    def coding(self) -> Coding:
+        """How it is coded, without all that is of this file alone."""
+        return Coding(**{one.name: getattr(self, one.name) for one in fields(Coding)})
 
 
 @dataclass(frozen=True)
@@ -326,14 +337,28 @@ def _audio(stream: AudioStream, track: _Track) -> AudioProbe:
 
 
 def _video(stream: VideoStream, first: av.VideoFrame, reel: _Reel) -> VideoProbe:
-    context = stream.codec_context
-    time_base = stream.time_base or Fraction(0)
-    rate = stream.average_rate or stream.guessed_rate or Fraction(0)
-    last_s = reel.lasts * time_base or (1 / rate if rate else Fraction(0))
+    coding = coding_of(stream)
+    last_s = reel.lasts * coding.time_base or (1 / coding.rate if coding.rate else Fraction(0))
     return VideoProbe(
+        **vars(coding),
+        constant_rate=reel.steady,
+        frames=reel.shown,
+        duration_seconds=float(reel.length * coding.time_base + last_s),
+        rotation=first.rotation,
+        starts_at_s=float((first.pts or 0) * coding.time_base),
+        begins_with_keyframe=bool(reel.begins_with_keyframe),
+    )
+
+
+def coding_of(stream: VideoStream) -> Coding:
+    """How a picture is coded. Its first frame must be decoded by then: not every header tells the pixel format."""
+    context = stream.codec_context
+    extradata = context.extradata or b""
+    return Coding(
         codec=context.codec.canonical_name,
         profile=context.profile,
-        level=_h264_level(context.extradata),
+        # Byte 3 of an `avcC` record (ISO/IEC 14496-15), which PyAV does not show.
+        level=extradata[3] if len(extradata) > 3 and extradata[0] == 1 else None,  # noqa: PLR2004 -- ditto
         width=context.width,
         height=context.height,
         sample_aspect_ratio=stream.sample_aspect_ratio or Fraction(1),
@@ -342,21 +367,10 @@ def _video(stream: VideoStream, first: av.VideoFrame, reel: _Reel) -> VideoProbe
         colour_primaries=context.color_primaries,
         colour_transfer=context.color_trc,
         colour_matrix=context.colorspace,
-        rate=rate,
-        constant_rate=reel.steady,
-        time_base=time_base,
-        frames=reel.shown,
-        duration_seconds=float(reel.length * time_base + last_s),
-        extradata_sha256=hashlib.sha256(context.extradata or b"").hexdigest(),
-        rotation=first.rotation,
-        starts_at_s=float((first.pts or 0) * time_base),
-        begins_with_keyframe=bool(reel.begins_with_keyframe),
+        rate=stream.average_rate or stream.guessed_rate or Fraction(0),
+        time_base=stream.time_base or Fraction(0),
+        extradata_sha256=hashlib.sha256(extradata).hexdigest(),
     )
-
-
-def _h264_level(extradata: bytes | None) -> int | None:
-    """Level out of an `avcC` record (ISO/IEC 14496-15, byte 3), which PyAV does not show."""
-    return extradata[3] if extradata and len(extradata) > 3 and extradata[0] == 1 else None  # noqa: PLR2004 -- ditto
 
 
 def as_image(frame: av.VideoFrame) -> Image.Image:
@@ -376,8 +390,6 @@ class Decoded:
     sample_rate: int | None
     picture_starts_at_s: float | None
     sound_starts_at_s: float | None
-    brightest: int
-    """Brightest value (0 to 255) seen in the frames that were looked at, one a second; 0 without a picture."""
 
 
 def decode(
@@ -423,7 +435,6 @@ def decode(
         sample_rate=rate,
         picture_starts_at_s=watcher.picture_starts_at_s,
         sound_starts_at_s=watcher.sound_starts_at_s,
-        brightest=watcher.brightest,
     )
 
 
@@ -439,8 +450,6 @@ class _Watcher:
     reached_s: float = 0.0
     picture_starts_at_s: float | None = None
     sound_starts_at_s: float | None = None
-    brightest: int = 0
-    _next_look_s: float = 0.0
 
     def see(self, frame: object) -> None:
         if isinstance(frame, av.VideoFrame):
@@ -456,26 +465,9 @@ class _Watcher:
         self.reached_s = max(self.reached_s, at_s - self.begins_s)
         if self.picture_starts_at_s is None:
             self.picture_starts_at_s = at_s
-        if at_s >= self._next_look_s:
-            self._next_look_s = at_s + 1.0
-            self.brightest = max(self.brightest, _brightest(frame))
 
     def _hear(self, frame: av.AudioFrame, at_s: float) -> None:
         self.samples += frame.samples
         self.reached_s = max(self.reached_s, at_s - self.begins_s)
         if self.sound_starts_at_s is None:
             self.sound_starts_at_s = at_s
-
-
-def _brightest(frame: av.VideoFrame) -> int:
-    # A few hundred pixels are enough to tell black from a picture, and cost nothing beside the decoding.
-    return max(bytes(frame.reformat(width=64, height=36, format="gray").planes[0]))
-
-
-def verify_decodes(path: Path) -> Decoded:
-    """Prove that a file plays to its end, as a player would: small damage is concealed, missing frames are not.
-
-    Raises:
-        MediaError: the file is empty, truncated, or not media.
-    """
-    return decode(path, strict=False)

@@ -17,7 +17,7 @@ import ffmpeg
 
 from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
-from moltpipe.media.runner import run, url
+from moltpipe.media.runner import deadline_s, run, url
 from moltpipe.studio.profiles import TICKS, Profile
 
 TIMESCALE = TICKS
@@ -29,8 +29,6 @@ HARDWARE_QUALITY = 21
 hardware was at hand."""
 DRAWING_TIMEOUT_S = 3600
 """Frames come as fast as somebody draws them, so this deadline only ends what hangs."""
-TIMEOUT_S_PER_SECOND = 60
-"""A slow machine needs about a second for a second of 1080p; sixty of them mean that something hangs."""
 
 CONCAT: dict[str, int] = {"safe": 0, "auto_convert": 0}
 """Options of the concat demuxer. It may read absolute paths. It may not rewrite the stream: its conversion repeats
@@ -239,7 +237,7 @@ def encode_graph(
     """
     with landing(target) as part:
         args = graph_arguments(picture, profile, url(part), frames=frames, threads=threads)
-        run(args, timeout_s=60 + TIMEOUT_S_PER_SECOND * profile.seconds(frames))
+        run(args, timeout_s=deadline_s(profile.seconds(frames)))
 
 
 def graph_arguments(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from moltpipe.media.attendant import Watch, attend
+from moltpipe.media.attendant import Outlet, Watch, attend
 from moltpipe.media.errors import MediaError
 
 STALL_S = 120.0
@@ -26,7 +26,7 @@ START_S = 60.0
 ENCODING = 60.0
 COPYING = 2.0
 """Seconds that a second of media may take, for `deadline_s`. A slow machine encodes a second of 1080p in about one
-and copies it in a hundredth: what needs so much more hangs."""
+and copies it, or writes sound out as a WAV, in a hundredth: what needs so much more hangs."""
 _MICROSECONDS = 1_000_000
 
 
@@ -59,6 +59,11 @@ def url(path: Path) -> str:
     return f"file:{path.absolute()}"
 
 
+def piped(outlet: Outlet) -> str:
+    """Name an outlet as an output of FFmpeg's."""
+    return f"pipe:{outlet.number}"
+
+
 def deadline_s(media_s: float, *, pace: float = ENCODING) -> float:
     """How long a run over so many seconds of media may take before it counts as hanging.
 
@@ -74,6 +79,7 @@ def run(
     *,
     timeout_s: float,
     stdin: Iterable[bytes] | None = None,
+    outlet: Outlet | None = None,
     stall_s: float = STALL_S,
     on_progress: Callable[[float], None] | None = None,
 ) -> Finished:
@@ -81,13 +87,14 @@ def run(
 
     Inputs may only be files and pipes: a playlist that a provider hands over must not make us fetch its entries.
     FFmpeg gets a process group of its own, which is killed when the deadline passes, when its output stands still,
-    when `stdin` or `on_progress` raises, when this thread is interrupted, and when the work that it does is stopped
-    (`media.offload`).
+    when `stdin`, `on_progress` or the reader of `outlet` raises, when this thread is interrupted, and when the work
+    that it does is stopped (`media.offload`).
 
     Args:
         args: options, inputs and outputs; no output may be `pipe:1`, which carries the progress.
         timeout_s: the deadline; `deadline_s` scales it to the work.
         stdin: what FFmpeg reads from `pipe:0`. Closed at the end when it is a generator.
+        outlet: one more pipe, which FFmpeg knows as `piped(outlet)`.
         stall_s: for how long neither time, nor frames, nor bytes of the output may grow. The time in which `stdin`
             makes its next piece does not count.
         on_progress: called in another thread, about twice a second, with the seconds of output that are done.
@@ -99,7 +106,9 @@ def run(
     manner = ["-nostdin", "-hide_banner", "-nostats", "-loglevel", "warning", "-progress", "pipe:1"]
     watch = Watch(timeout_s, stall_s)
     heartbeat = _Heartbeat(watch, on_progress)
-    ended = attend([ffmpeg_program(), *manner, *_fenced(args)], watch=watch, on_line=heartbeat.hear, stdin=stdin)
+    ended = attend(
+        [ffmpeg_program(), *manner, *_fenced(args)], watch=watch, on_line=heartbeat.hear, stdin=stdin, outlet=outlet
+    )
     if ended.fault is not None:
         raise MediaError(f"ffmpeg {ended.fault} and was stopped. Its last words:\n{ended.last_words}")
     if ended.status != 0:

@@ -27,6 +27,7 @@ from moltpipe.media.errors import MediaError
 from moltpipe.media.offload import heed
 from moltpipe.media.probe import opened, picture_of
 from moltpipe.studio.asked import Stretch
+from moltpipe.studio.finish import HOUSE_FINISH
 
 LOOKS_PER_S = 8
 """Frames a second that are looked at; all are decoded."""
@@ -39,8 +40,11 @@ STILL = 3
 """Largest change of a field's mean, of 219 steps, with which a picture still stands. Measured: pictures that were held
 change by up to 2 from key frame to key frame; within two seconds of the animatic's slowest camera some field changes
 by 22 or more, with a still camera and a figure that breathes by 7."""
-SILENCE = 10 ** (-60 / 20)
-"""Largest sample of a silent AAC packet: -60 dBFS. The softest bed of the house lies above it."""
+SILENT_UNDER_AIM_DB = 46.0
+"""How far under the loudness of the whole, in dB of full scale, the largest sample of an AAC packet lies in silence:
+-60 dBFS at the house's -14 LUFS. A mix is brought to its loudness as one, and its softest bed with it: of room tone
+at -50 LUFS the packets peak at -46 to -40 dBFS, so 14 dB and more above that. Against a limit that stood still they
+lay at -63 dBFS in a mix that was brought to -31 LUFS, and a quiet film might be refused as a silent one."""
 SHORTEST_S = 0.5
 """Shorter stretches are not worth keeping: a film of two hours would fill memory with its pauses."""
 _TITLE_HEADER = 2
@@ -81,16 +85,18 @@ class Screening:
         return self.samples / self.sample_rate if self.sample_rate else 0.0
 
 
-def screen(path: Path) -> Screening:
+def screen(path: Path, *, loudness_lufs: float | None = None) -> Screening:
     """Decode a film strictly, from its beginning to its end, and look and listen on the way.
 
-    What it needs of memory does not grow with the film's length.
+    What it needs of memory does not grow with the film's length. `loudness_lufs` is the loudness that the film should
+    have, which decides how soft silence is; without one it is the house's.
 
     Raises:
         MediaError: something in it does not decode.
         Stopped: the caller's task was cancelled.
     """
-    eyes, ears, order = _Eyes(), _Ears(), _Order()
+    aim_lufs = HOUSE_FINISH.loudness_lufs if loudness_lufs is None else loudness_lufs
+    eyes, ears, order = _Eyes(), _Ears(10 ** ((aim_lufs - SILENT_UNDER_AIM_DB) / 20)), _Order()
     titles: list[Title] = []
     with opened(path, strict=True) as container:
         picture, sound = picture_of(container), next(iter(container.streams.audio), None)
@@ -195,7 +201,9 @@ def _fields(frame: av.VideoFrame) -> NDArray[np.int16]:
 
 
 class _Ears:
-    def __init__(self) -> None:
+    def __init__(self, silence: float) -> None:
+        """Samples smaller than `silence` are not heard; full scale is 1."""
+        self._silence = silence
         self.samples = 0
         self.rate: int | None = None
         self.starts_at_s: float | None = None
@@ -206,7 +214,7 @@ class _Ears:
         if self.starts_at_s is None:
             self.starts_at_s, self.rate = at_s, frame.sample_rate
         self.samples += frame.samples
-        if float(np.abs(frame.to_ndarray()).max(initial=0.0)) < SILENCE:
+        if float(np.abs(frame.to_ndarray()).max(initial=0.0)) < self._silence:
             self.silent.holds(at_s, at_s + frame.samples / frame.sample_rate)
         else:
             self.silent.ends()

@@ -26,8 +26,8 @@ import numpy as np
 from moltpipe.media.errors import MediaError
 from moltpipe.media.footage import Footage, Planes, Strip, footage, pictures
 from moltpipe.media.landing import landing
-from moltpipe.media.reel import DRAWING_TIMEOUT_S, graph_arguments
-from moltpipe.media.runner import run, url
+from moltpipe.media.reel import graph_arguments
+from moltpipe.media.runner import deadline_s, run, url
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.screenplay import Transition
 
@@ -144,7 +144,7 @@ def _encoded(strip: Strip, edges: Sequence[_Edge], target: Path, profile: Profil
     )
     with landing(target) as part:
         args = graph_arguments(drawn.video, profile, url(part), frames=strip.frames)
-        run(args, timeout_s=DRAWING_TIMEOUT_S, stdin=_drawn(strip, edges, profile))
+        run(args, timeout_s=deadline_s(profile.seconds(strip.frames)), stdin=_drawn(strip, edges, profile))
     piece = footage(target, profile)
     if piece is None or piece.frames != strip.frames:
         found = "other film" if piece is None else f"{piece.frames} frames"

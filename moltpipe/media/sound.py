@@ -4,8 +4,9 @@ Here: the order of work and the levelling. Not here: where a cue lies and what d
 loudness is measured (`media.loudness`), the encoder (`media.aac`), when a line is spoken (`studio.timing`).
 
 A soundtrack is made in two passes over its cues, each in bounded memory: the first measures the mix, the second makes
-it again, levels it and encodes it; then the result is listened to. Nothing lies on the disk between the two: laying and
-ducking a minute costs a fifth of a second of processor time, less than encoding it, which goes on beside.
+it again, levels it and encodes it, and what the encoder puts out is listened to while it works. Nothing lies on the
+disk between the two: laying and ducking a minute costs a fifth of a second of processor time, less than encoding it,
+which goes on beside.
 
 The level is one linear gain and a limiter, never `loudnorm`, which may turn dynamic by itself and undo the ducking.
 What counts is the decoded AAC: an encoder overshoots the limiter by half a decibel in music, and takes one and a half
@@ -30,7 +31,7 @@ from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
 from moltpipe.media.loudness import Meter, measure
 from moltpipe.media.offload import heed
-from moltpipe.media.pcm import SAMPLE_RATE, Block, ahead, decoded, filtered
+from moltpipe.media.pcm import SAMPLE_RATE, Block, ahead, filtered
 from moltpipe.media.probe import AudioProbe, probe
 from moltpipe.media.runner import deadline_s, run, url
 from moltpipe.media.sound_timeline import EDGE_FADE_S, Cue, CueKind, Placed, place, soundtrack
@@ -71,7 +72,8 @@ class Loudness:
     """How loud a soundtrack was mixed, and is as AAC (EBU R 128). None: too quiet or short to be measured."""
 
     before_lufs: float | None
-    before_dbtp: float | None
+    before_dbfs: float | None
+    """The highest sample of the mix, which is what a limiter goes by. The peak that counts is that of the AAC."""
     after_lufs: float | None
     after_dbtp: float | None
     gain_db: float
@@ -108,8 +110,8 @@ def mix(cues: Sequence[Cue], *, seconds: float, target: Path, finish: Finish = H
         raise MediaError(f"a soundtrack of {seconds} s: expected a length")
     samples = whole_packets(seconds)
     placed = place(cues, seconds, samples)
-    heard = _heard(soundtrack(placed, samples))
-    loudness = _levelled(placed, samples, heard, target, finish)
+    mixed = _heard(soundtrack(placed, samples))
+    loudness = _levelled(placed, samples, mixed, target, finish)
     return Soundtrack(file=target, samples=samples, loudness=loudness)
 
 
@@ -122,7 +124,8 @@ def _levelled(placed: Sequence[Placed], samples: int, before: Meter, target: Pat
         for number in range(1, ROUNDS + 1):
             gain_db, limited = _gain(before, finish, limit_db, correction_db)
             level = partial(_level, gain_db=gain_db, limit_db=limit_db if limited else None)
-            after = _encoded(filtered(soundtrack(placed, samples), 2, level), part, samples)
+            after = Meter()
+            encode(filtered(soundtrack(placed, samples), 2, level), part, samples=samples, hear=after.add)
             excess_db = -math.inf if after.dbtp is None else after.dbtp - finish.ceiling_dbtp
             exhausted = gain_db >= LARGEST_GAIN_DB or (limited and number == ROUNDS)
             aim_lufs = _aim(before, after, finish, exhausted=exhausted)
@@ -136,7 +139,7 @@ def _levelled(placed: Sequence[Placed], samples: int, before: Meter, target: Pat
             correction_db += lacking_lu / _yield(yielded)
     return Loudness(
         before_lufs=before.lufs,
-        before_dbtp=before.dbtp,
+        before_dbfs=before.dbfs,
         after_lufs=after.lufs,
         after_dbtp=after.dbtp,
         gain_db=round(gain_db, 2),
@@ -146,13 +149,13 @@ def _levelled(placed: Sequence[Placed], samples: int, before: Meter, target: Pat
 
 def _gain(before: Meter, finish: Finish, limit_db: float, correction_db: float) -> tuple[float, bool]:
     """The gain in dB, and whether a limiter must keep the peaks down after it."""
-    if before.dbtp is None:
+    if before.dbfs is None:
         return 0.0, False
     if before.lufs is None:
         # Too short or too rare to have a loudness: it is only kept under the ceiling.
-        return min(0.0, limit_db - before.dbtp), False
+        return min(0.0, limit_db - before.dbfs), False
     gain_db = min(LARGEST_GAIN_DB, before.gain_db(finish.loudness_lufs, limit_db) + correction_db)
-    return gain_db, before.dbtp + gain_db > limit_db
+    return gain_db, before.dbfs + gain_db > limit_db
 
 
 def _aim(before: Meter, after: Meter, finish: Finish, *, exhausted: bool) -> float | None:
@@ -173,14 +176,8 @@ def _yield(rounds: Sequence[tuple[float, float]]) -> float:
     return min(1.0, max(_LEAST_YIELD, (lufs - lufs_before) / (gain - gain_before)))
 
 
-def _encoded(levelled: Generator[Block], part: Path, samples: int) -> Meter:
-    """Encode, and measure what the packets decode to."""
-    encode(levelled, part, samples=samples)
-    return _heard(decoded(part))
-
-
 def _heard(blocks: Generator[Block]) -> Meter:
-    meter = Meter()
+    meter = Meter(true_peak=False)
     with closing(ahead(blocks)) as made:
         for block in made:
             heed()

@@ -21,6 +21,7 @@ from av.filter import Graph
 from av.filter.context import FilterContext
 
 from moltpipe.media.errors import MediaError
+from moltpipe.media.music import lengthened
 from moltpipe.media.pcm import BLOCK, SAMPLE_RATE, Block, Tape, decoded, filtered, length
 
 EDGE_FADE_S = 0.008
@@ -52,6 +53,8 @@ class Cue:
     kind: CueKind
     seconds: float | None = None
     """Heard for no longer than this; None: to its end."""
+    looped: bool = False
+    """Its end is that of the soundtrack: it is cut, or begins again with an overlap, and fades out (`media.music`)."""
     fade_in_s: float = EDGE_FADE_S
     fade_out_s: float = EDGE_FADE_S
 
@@ -81,12 +84,14 @@ def place(cues: Sequence[Cue], seconds: float, samples: int) -> list[Placed]:
             raise MediaError(
                 f"{cue.file.name} begins at {cue.starts_at_s:.3f} s, outside a soundtrack of {seconds:.3f} s"
             )
+        begins = min(round(cue.starts_at_s * SAMPLE_RATE), end - 1)
         own = length(cue.file)
+        if cue.looped:
+            own = end - begins
         if cue.seconds is not None:
             if not cue.seconds > 0:
                 raise MediaError(f"{cue.file.name} is to be heard for {cue.seconds} s: expected more than none")
             own = min(own, max(1, round(cue.seconds * SAMPLE_RATE)))
-        begins = min(round(cue.starts_at_s * SAMPLE_RATE), end - 1)
         over_s = (begins + own) / SAMPLE_RATE - seconds
         if cue.kind is CueKind.VOICE and over_s > OVERHANG_S:
             raise MediaError(f"the voice {cue.file.name} would be cut off: it ends {over_s:.3f} s after the soundtrack")
@@ -131,7 +136,8 @@ class _Player:
 
     def __init__(self, placed: Placed) -> None:
         self._placed = placed
-        self._tape = Tape(placed.cue.file.name, decoded(placed.cue.file))
+        file = placed.cue.file
+        self._tape = Tape(file.name, lengthened(file, placed.samples) if placed.cue.looped else decoded(file))
         self._played = 0
         self._gain = np.float32(10 ** (_LEVELS_DB[placed.cue.kind] / 20))
         half = placed.samples // 2

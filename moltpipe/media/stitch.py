@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, BinaryIO, Self, TypeAlias
 
 import av
 from av.stream import Disposition, Stream
@@ -75,6 +75,7 @@ def stitch(
     *,
     profile: Profile,
     captions: Path | None = None,
+    burned: bool = False,
     seams: Sequence[Seam] = (),
 ) -> Stitched:
     """Join clips by stream copy, lay the soundtrack under them, and write an MP4 with its index first.
@@ -82,7 +83,8 @@ def stitch(
     The soundtrack is AAC in an MP4 (`media.sound.mix`) and is copied as well; None makes a silent film. A clip of
     another fingerprint is conformed again, never the whole episode; of a clip with a transition, the groups of pictures
     that it touches are encoded. `captions` is an SRT whose text becomes a track of its own, to the letter; an empty
-    one gives no track.
+    one gives no track. `burned` tells that they are part of the picture as well: the track is there to be searched and
+    translated, and players leave it off until a viewer asks for it. They would show every caption twice.
 
     Raises:
         MediaError: no clip, an unreadable one, one too short for its transitions, a soundtrack that is a frame or more
@@ -109,6 +111,8 @@ def stitch(
                 _same_length(soundtrack, film.sound(soundtrack), seconds, profile)
             film.caption(texts)
             film.develop()
+            if burned:
+                _leave_captions_off(part)
             if soundtrack is not None:
                 _same_length(soundtrack, film.samples / SAMPLE_RATE, seconds, profile)
     return Stitched(frames=frames, seconds=seconds, samples=film.samples, conformed_again=tuple(mended))
@@ -151,6 +155,11 @@ class _Text:
     text: str
 
 
+_BOX_HEADER = 8
+"""Bytes of size and name before the content of a box. The index stands in front of the media, which alone may be so
+large that its size takes more."""
+_TEXT_HANDLERS = (b"sbtl", b"text")
+_TRACK_ENABLED = 1
 _SRT_TIME = r"(\d+):(\d\d):(\d\d)[,.](\d{3})"
 _SRT_CAPTION = re.compile(rf"\d+\n{_SRT_TIME} *--> *{_SRT_TIME}[^\n]*\n(.+)", re.DOTALL)
 
@@ -295,6 +304,47 @@ class _Print:
 
 
 _COVER, _CAPTION, _PICTURE, _SOUND = range(4)
+
+
+def _leave_captions_off(film: Path) -> None:
+    """Mark the text track of a finished film as one that is not played unless it is asked for.
+
+    That is a flag in the header of a track (ISO/IEC 14496-12, section 8.3.2). libavformat sets it for the first text
+    track of a file, whatever disposition that has, so it is cleared afterwards.
+    """
+    with film.open("r+b") as file:
+        at, index = _index(file)
+        for name, start, end in _boxes(index, 0, len(index)):
+            inside = {one: (begin, stop) for one, begin, stop in _boxes(index, start, end)} if name == b"trak" else {}
+            if inside and _handler(index, *inside[b"mdia"]) in _TEXT_HANDLERS:
+                flags = inside[b"tkhd"][0] + 3  # behind the version; the lowest of three bytes
+                file.seek(at + flags)
+                file.write(bytes([index[flags] & ~_TRACK_ENABLED]))
+
+
+def _index(file: BinaryIO) -> tuple[int, bytes]:
+    """Where the content of an MP4's `moov` begins, and that content."""
+    at = 0
+    while True:
+        file.seek(at)
+        size, name = struct.unpack(">I4s", file.read(_BOX_HEADER))
+        if name == b"moov":
+            return at + _BOX_HEADER, file.read(size - _BOX_HEADER)
+        at += size
+
+
+def _boxes(index: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes between two places of an index, each with the place of its content and of its end."""
+    while start < end:
+        size, name = struct.unpack_from(">I4s", index, start)
+        yield name, start + _BOX_HEADER, start + size
+        start += size
+
+
+def _handler(index: bytes, start: int, end: int) -> bytes:
+    """What a track holds, by its `hdlr` (ISO/IEC 14496-12, section 8.4.3)."""
+    begins = next(begin for name, begin, _ in _boxes(index, start, end) if name == b"hdlr")
+    return index[begins + 8 : begins + 12]
 
 
 def _picture(reel: Sequence[Strip], track: VideoStream, profile: Profile) -> Iterator[Timed]:

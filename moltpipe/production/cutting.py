@@ -139,7 +139,7 @@ def _set_up(line: Line, production: Production, folder: Path, made_from: Mapping
     vtt, srt = folder / "captions.vtt", folder / "captions.srt"
     write_vtt(shown, vtt)
     write_srt(shown, srt)
-    cues = common_cues(line, production, timing, folder)
+    cues = common_cues(line, production, {slot.shot_id: slot.voice_starts_at for slot in timing.slots}, folder)
     return _CuttingRoom(production, folder, timing, cues, shown, vtt, srt, made_from, line.desk())
 
 
@@ -214,7 +214,8 @@ def _deliver(
         for position, slot in enumerate(timing.slots)
         if slot.seam_frames
     ]
-    stitch(clips, heard.file, video, profile=profile, captions=room.srt, seams=seams)
+    burned = work.line.finish.burned_captions
+    stitch(clips, heard.file, video, profile=profile, captions=room.srt, burned=burned, seams=seams)
     for clip in clips:
         clip.unlink()
     delivery = deliver(

@@ -18,7 +18,6 @@ from PIL import Image
 from moltpipe.media.ambience import bed
 from moltpipe.media.captions import SpokenLine, captions, write_srt, write_vtt
 from moltpipe.media.gate import deliver_sound
-from moltpipe.media.music import lengthen
 from moltpipe.media.offload import offload
 from moltpipe.media.sound import SAMPLE_RATE, Cue, CueKind, mix
 from moltpipe.media.stitch import package
@@ -28,7 +27,7 @@ from moltpipe.production.line import Line
 from moltpipe.production.partial import all_or_named
 from moltpipe.production.posters import poster
 from moltpipe.production.scoring import score_episode
-from moltpipe.production.soundtracks import bed_seed
+from moltpipe.production.soundtracks import bed_seed, common_cues
 from moltpipe.production.voicing import require_shots
 from moltpipe.production.work import Work
 from moltpipe.studio.asked import asked_of_reading
@@ -134,19 +133,8 @@ def _printed(line: Line, production: Production, timing: Reading, made_from: str
 
 
 def _cues(line: Line, production: Production, timing: Reading, folder: Path) -> list[Cue]:
-    cues = [
-        Cue(
-            file=line.store.get(production.voiceovers[one.shot_id].media, folder / f"passage-{one.number}.wav"),
-            starts_at_s=one.starts_at_s,
-            kind=CueKind.VOICE,
-        )
-        for one in timing.passages
-    ]
-    if production.score is not None:
-        composed = line.store.get(production.score.media, folder / "score.wav")
-        music = folder / "music.wav"
-        lengthen(composed, timing.seconds, music)
-        cues.append(Cue(music, 0.0, CueKind.MUSIC, fade_in_s=EDGE_S))
+    passages = {one.shot_id: one.starts_at_s for one in timing.passages}
+    cues = common_cues(line, production, passages, folder, music_fade_in_s=EDGE_S)
     if line.finish.ambience:
         tone = folder / "room.wav"
         bed(ROOM_TONE, seconds=timing.seconds, seed=bed_seed(production.episode.id), target=tone)

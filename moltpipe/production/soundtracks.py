@@ -7,12 +7,13 @@ Here: what goes onto the timeline of sound, fetched or made. Not here: mixing it
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 from uuid import UUID
 
 from moltpipe.media.ambience import bed
-from moltpipe.media.music import lengthen
-from moltpipe.media.sound import Cue, CueKind
+from moltpipe.media.sound import EDGE_FADE_S, Cue, CueKind
 from moltpipe.production.line import Line
 from moltpipe.studio.asked import lays_a_bed
 from moltpipe.studio.records import ClipSound, Production
@@ -29,22 +30,35 @@ def clip_sounds(production: Production, variant_number: int) -> dict[int, ClipSo
     }
 
 
-def common_cues(line: Line, production: Production, timing: Timeline, folder: Path) -> list[Cue]:
-    """The cues that all variants of an episode share: what is spoken, and the music."""
+def common_cues(
+    line: Line,
+    production: Production,
+    voices_start_at: Mapping[UUID, float],
+    folder: Path,
+    *,
+    music_fade_in_s: float = EDGE_FADE_S,
+) -> list[Cue]:
+    """The cues that all variants of an episode share: what is spoken, and the music from its start to its end.
+
+    Args:
+        line: where the sounds lie.
+        production: what is spoken, and the score.
+        voices_start_at: by shot id, in seconds from the start of the episode.
+        folder: where the sounds are put.
+        music_fade_in_s: over how long the music comes.
+    """
     cues = [
         Cue(
-            file=line.store.get(production.voiceovers[slot.shot_id].media, folder / f"voice-{slot.number}.wav"),
-            starts_at_s=slot.voice_starts_at,
+            file=line.store.get(production.voiceovers[shot.id].media, folder / f"voice-{shot.number}.wav"),
+            starts_at_s=voices_start_at[shot.id],
             kind=CueKind.VOICE,
         )
-        for slot in timing.slots
-        if slot.shot_id in production.voiceovers
+        for shot in production.shots
+        if shot.id in production.voiceovers
     ]
     if production.score is not None:
         composed = line.store.get(production.score.media, folder / "score.wav")
-        music = folder / "music.wav"
-        lengthen(composed, timing.seconds, music)
-        cues.append(Cue(file=music, starts_at_s=0.0, kind=CueKind.MUSIC))
+        cues.append(Cue(composed, 0.0, CueKind.MUSIC, looped=True, fade_in_s=music_fade_in_s))
     return cues
 
 
@@ -71,11 +85,16 @@ def shot_cues(
     return cues
 
 
-def _fades(
-    slot: Slot, following: Slot | None, timing: Timeline, *, lead_s: float = 0.0, tail_s: float = 0.0
-) -> dict[str, float]:
+class _Fades(TypedDict, total=False):
+    """Of a cue, where they are not what the mix takes of itself."""
+
+    fade_in_s: float
+    fade_out_s: float
+
+
+def _fades(slot: Slot, following: Slot | None, timing: Timeline, *, lead_s: float = 0.0, tail_s: float = 0.0) -> _Fades:
     """A shot's sound comes and goes with its picture; without a transition, at the length that the mix knows."""
-    fades: dict[str, float] = {}
+    fades: _Fades = {}
     if slot.seam_frames:
         fades["fade_in_s"] = lead_s + timing.profile.seconds(slot.seam_frames)
     if following is not None and following.seam_frames:

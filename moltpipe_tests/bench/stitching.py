@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moltpipe.media.captions import Caption, captions, write_srt, write_vtt
-from moltpipe.media.music import lengthen
 from moltpipe.media.runner import run, url
 from moltpipe.media.sound import Cue, CueKind, Loudness, mix
 from moltpipe.media.stitch import Stitched, stitch
@@ -44,15 +43,13 @@ class Cut:
 
 
 def cut(plan: Plan, room: Path) -> Cut:
-    """All that production does once takes are conformed: music made long enough, sound, captions, the stitch."""
+    """All that production does once takes are conformed: sound, captions, the stitch."""
     room.mkdir(exist_ok=True)
-    music, film = room / "music.wav", room / "episode.mp4"
-    lengthen(plan.music, plan.seconds, music)
+    film = room / "episode.mp4"
     cues = [Cue(one.file, one.starts_at_s, CueKind.VOICE) for one in plan.spoken]
     cues += [Cue(file, starts_at_s, CueKind.CLIP) for file, starts_at_s in plan.beds]
-    cues.append(Cue(music, 0.0, CueKind.MUSIC))
+    cues.append(Cue(plan.music, 0.0, CueKind.MUSIC, looped=True))
     soundtrack = mix(cues, seconds=plan.seconds, target=room / "sound.m4a")
-    music.unlink()
     shown = captions(plan.lines(), end_s=plan.seconds)
     write_vtt(shown, room / "captions.vtt")
     write_srt(shown, room / "captions.srt")
@@ -95,6 +92,8 @@ def by_ffmpeg(folder: Path) -> dict[str, float]:
                 "aac",
                 "-aac_coder",
                 "fast",
+                "-aac_tns",
+                "0",
                 "-b:a",
                 "192k",
                 "-c:s",

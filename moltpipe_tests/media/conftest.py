@@ -6,6 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from moltpipe_tests.media.processes import children_called
+
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -18,7 +20,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     assert list(scratch.iterdir()) == []
     assert [path for path in folder.rglob("*") if ".part" in path.name] == []
-    assert [child.name() for child in psutil.Process().children() if "ffmpeg" in child.name()] == []
+    assert children_called("ffmpeg") == []
 
 
 @pytest.fixture

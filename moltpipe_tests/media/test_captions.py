@@ -118,6 +118,26 @@ def test_sentences_that_have_the_time_stand_alone() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Then came Dr. Moreau with the lamp, and nobody slept that night.",
+        "He was told that cabin No. 5 was empty that night.",
+        "The light was built by J. R. Orlo in the year of the flood.",
+        "They took what there was, e.g. The Moth and her two oars.",
+        '"Put it out!" she cried from the stairs below the lamp.',
+    ],
+)
+def test_no_caption_ends_within_a_sentence_for_the_sake_of_an_abbreviation(text: str) -> None:
+    shown = captions([_line(text, pace_s=0.4)], end_s=60)
+    assert [one.text.replace("\n", " ") for one in shown] == [text]
+
+
+def test_a_sentence_behind_an_abbreviation_still_has_a_caption_of_its_own() -> None:
+    shown = captions([_line("Dr. Moreau lit the lamp. Nobody slept that night at all.", pace_s=0.4)], end_s=60)
+    assert [one.text for one in shown] == ["Dr. Moreau lit the lamp.", "Nobody slept that night at all."]
+
+
 def test_a_long_sentence_is_parted_at_its_commas_and_leaves_no_orphan() -> None:
     text = (
         "Nobody has lit this light in forty years, and still, every night at three minutes past three, "

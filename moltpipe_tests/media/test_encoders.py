@@ -17,7 +17,7 @@ from moltpipe.media.conform import conform, conforms, recipe
 from moltpipe.media.encoders import chosen, desk_size, trial
 from moltpipe.media.errors import MediaError
 from moltpipe.media.extend import extend
-from moltpipe.media.probe import probe, verify_decodes
+from moltpipe.media.probe import decode, probe
 from moltpipe.media.reel import HARDWARE, SOFTWARE, device_options, encode_frames, house_encoding
 from moltpipe.studio.profiles import parse_profile
 from moltpipe.studio.screenplay import ExtendStrategy
@@ -110,7 +110,7 @@ def test_an_encoder_that_passes_its_trial_makes_the_house_film(
     for strategy in ExtendStrategy:
         extend(room / "film.mp4", strategy, frames=31, profile=profile, target=room / "longer.mp4")
         assert conforms(probe(room / "longer.mp4"), profile)
-        assert verify_decodes(room / "longer.mp4").frames == 31
+        assert decode(room / "longer.mp4", strict=False).frames == 31
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -18,8 +19,9 @@ from moltpipe.media.errors import MediaError
 from moltpipe.media.examine import START_S, Examined, examine, processor_s
 from moltpipe.media.offload import offload
 from moltpipe.media.probe import Probe, decode, probe
-from moltpipe_tests.media.bad_files import Box, film, whole
+from moltpipe_tests.media.bad_files import Box, film, ten_thousand_huge_pictures, whole
 from moltpipe_tests.media.material import source
+from moltpipe_tests.media.processes import children_called, has_worked
 
 LONG = "-f lavfi -i testsrc2=s=640x360:r=30:d=20 -c:v libx264 -preset ultrafast -bf 0 -g 600"
 """Takes long enough to decode that something can be done to it meanwhile."""
@@ -49,11 +51,12 @@ def meanwhile(do: Callable[[psutil.Process], object]) -> Iterator[None]:
 
     def wait() -> None:
         while not over.wait(0.01):
-            for child in psutil.Process().children():
+            for child in children_called("moltpipe.media.examine"):
                 # Before that it is still on its way from `setpriv` to Python.
-                if "moltpipe.media.examine" in " ".join(child.cmdline()) and child.cpu_times().user > 0:
-                    do(child)
-                    return
+                if has_worked(child):
+                    with suppress(psutil.Error):
+                        do(child)
+                        return
 
     waiting = threading.Thread(target=wait)
     waiting.start()
@@ -155,6 +158,16 @@ def test_the_child_is_told_no_secret(room: Path, monkeypatch: pytest.MonkeyPatch
     assert "hush" not in environment.values()
     assert set(environment) <= {"PATH", "LD_LIBRARY_PATH", "TZ", "LANG", "MALLOC_ARENA_MAX"}
     assert os.environ["MOLTPIPE_VEO_API_KEY"] == "hush"
+
+
+def test_what_could_never_be_decoded_in_time_is_refused_before_it_is(room: Path) -> None:
+    """Ten thousand pictures of 64 megapixels in 80 kB. Decoding them to the end of their time took five seconds."""
+    bomb = ten_thousand_huge_pictures(room, "")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with pytest.raises(MediaError, match="10000 pictures of 8000x8000 pixels in"):
+        examine(bomb)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < START_S / 2
 
 
 def test_an_hour_of_footage_gets_its_time_and_a_small_file_does_not() -> None:

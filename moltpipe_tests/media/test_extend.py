@@ -9,7 +9,7 @@ from PIL import ImageChops, ImageStat
 from moltpipe.media.conform import conforms
 from moltpipe.media.errors import MediaError
 from moltpipe.media.extend import extend
-from moltpipe.media.probe import probe, verify_decodes
+from moltpipe.media.probe import decode, probe
 from moltpipe.studio.screenplay import ExtendStrategy
 from moltpipe_tests.media.material import P, frame_numbers, pictures, ramp, scene
 
@@ -31,7 +31,7 @@ def _steps(numbers: list[float]) -> list[float]:
 def test_every_strategy_gives_house_film_of_the_exact_length(room: Path, strategy: ExtendStrategy, frames: int) -> None:
     target = _extended(room, strategy, frames)
     assert conforms(probe(target), P)
-    assert verify_decodes(target).frames == frames
+    assert decode(target, strict=False).frames == frames
 
 
 @pytest.mark.parametrize("strategy", ExtendStrategy)
@@ -39,7 +39,7 @@ def test_a_take_of_one_frame_can_be_extended(room: Path, strategy: ExtendStrateg
     target = room / "extended.mp4"
     extend(ramp(room / "take.mp4", 1), strategy, frames=24, profile=P, target=target)
     assert conforms(probe(target), P)
-    assert verify_decodes(target).frames == 24
+    assert decode(target, strict=False).frames == 24
 
 
 @pytest.mark.parametrize("strategy", ExtendStrategy)

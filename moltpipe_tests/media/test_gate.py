@@ -10,7 +10,8 @@ import pytest
 from moltpipe.media.captions import Caption, write_srt
 from moltpipe.media.errors import DeliveryRefused
 from moltpipe.media.gate import RULES, Delivery, deliver, deliver_sound
-from moltpipe.media.probe import verify_decodes
+from moltpipe.media.loudness import measure
+from moltpipe.media.probe import decode
 from moltpipe.media.reel import encode_frames
 from moltpipe.media.runner import run, url
 from moltpipe.studio.asked import Asked, Stretch
@@ -34,7 +35,7 @@ def _cut(room: Path, clip: Path | None = None, *, sound: str = TONE, captions: t
     """A cut as the cutting room delivers it: picture copied, one AAC track of whole packets, a soft caption track."""
     target, srt = room / "cut.mp4", room / "captions.srt"
     picture = clip or ramp(room / "clip.mp4", FRAMES)
-    seconds = verify_decodes(picture).frames / P.rate
+    seconds = decode(picture, strict=False).frames / P.rate
     packets = f"atrim=end_sample={round(seconds * 48_000 / 1024) * 1024}"
     write_srt(captions, srt)
     texts = ("-i", url(srt), "-map", "2:s", "-c:s", "mov_text") if captions else ()
@@ -214,6 +215,14 @@ def test_silence_is_refused_unless_the_script_asks_for_it(room: Path) -> None:
     assert "nothing_silent" not in _broken(_refused(cut, frames=120, asked=asked))
 
 
+def test_what_is_soft_in_a_soft_film_is_no_silence(room: Path) -> None:
+    """Between 1 s and 4 s there is a tone of -65 dBFS: nothing beside speech at -14 LUFS, a room beside one at -31."""
+    strip = _strip(room / "strip.mp4", _moving(room, 120))
+    cut = _cut(room, strip, sound=f"{TONE},volume='if(between(t,1,4),0.0045,0.35)':eval=frame")
+    assert "nothing_silent" in _broken(_refused(cut, frames=120, aim_lufs=-14.0))
+    assert _judge(cut, frames=120, aim_lufs=measure(cut)[0]).figures["silent_s"] == 0
+
+
 def test_a_film_without_any_sound_to_hear_is_judged_as_that(room: Path) -> None:
     silent = Asked(silent=(Stretch(0, 2),))
     cut = _cut(room, sound=SILENCE)
@@ -287,7 +296,7 @@ def test_damage_inside_the_picture_is_refused_and_the_rest_is_told_as_not_checke
         content[at : at + 8] = bytes(byte ^ 0x5A for byte in content[at : at + 8])
     cut.write_bytes(content)
     # A player conceals it and shows every frame; the gate must not.
-    assert verify_decodes(cut).frames == FRAMES
+    assert decode(cut, strict=False).frames == FRAMES
     with pytest.raises(DeliveryRefused, match="cannot be read") as refused:
         deliver(cut, frames=FRAMES, profile=P, loudness_lufs=-14, asked=NOTHING, captions=SPOKEN)
     assert [one.rule for one in refused.value.delivery.findings] == ["playable_from_the_start"]

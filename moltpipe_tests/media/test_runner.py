@@ -8,14 +8,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
 
-from moltpipe.media.attendant import Watch, attend, bound_to_us
+from moltpipe.media.attendant import Outlet, Watch, attend, bound_to_us
 from moltpipe.media.errors import MediaError
 from moltpipe.media.landing import landing
-from moltpipe.media.runner import COPYING, deadline_s, run, url
+from moltpipe.media.runner import COPYING, deadline_s, piped, run, url
 
 RAW = ["-f", "rawvideo", "-pixel_format", "gray", "-video_size", "64x64", "-i", "pipe:0", "-f", "null", "-"]
 
@@ -79,6 +80,57 @@ def test_an_error_in_whoever_hears_the_progress_ends_the_run_and_comes_out() -> 
 
     with pytest.raises(ZeroDivisionError):
         run(["-re", "-f", "lavfi", "-i", "testsrc2=s=64x64", "-f", "null", "-"], timeout_s=60, on_progress=hear)
+
+
+def open_pipes() -> int:
+    return psutil.Process().num_fds()
+
+
+ENDLESS_SOUND = ["-f", "lavfi", "-i", "anoisesrc", "-f", "f32le"]
+
+
+@pytest.mark.usefixtures("room")
+def test_a_second_output_is_read_to_its_end_while_the_program_runs() -> None:
+    read: list[bytes] = []
+
+    def collect(stream: IO[bytes]) -> None:
+        while piece := stream.read(4096):
+            read.append(piece)
+
+    before = open_pipes()
+    with Outlet(collect) as outlet:
+        run(["-f", "lavfi", "-i", "anoisesrc=d=3:r=48000", "-f", "f32le", piped(outlet)], timeout_s=60, outlet=outlet)
+    assert len(b"".join(read)) == 3 * 48_000 * 4
+    assert open_pipes() == before
+
+
+@pytest.mark.usefixtures("room")
+def test_an_error_in_whoever_reads_a_second_output_ends_the_run_and_comes_out() -> None:
+    def choke(stream: IO[bytes]) -> None:
+        stream.read(4096)
+        raise ZeroDivisionError
+
+    before = open_pipes()
+    with Outlet(choke) as outlet, pytest.raises(ZeroDivisionError):
+        run([*ENDLESS_SOUND, piped(outlet)], timeout_s=60, outlet=outlet)
+    assert open_pipes() == before
+
+
+@pytest.mark.usefixtures("room")
+def test_a_second_output_that_is_not_read_to_its_end_does_not_keep_the_run_waiting() -> None:
+    def taste(stream: IO[bytes]) -> None:
+        stream.read(4096)
+
+    with Outlet(taste) as outlet, pytest.raises(MediaError, match="Broken pipe"):
+        run([*ENDLESS_SOUND, piped(outlet)], timeout_s=60, outlet=outlet)
+
+
+@pytest.mark.usefixtures("room")
+def test_a_second_output_of_a_run_that_never_began_is_closed() -> None:
+    before = open_pipes()
+    with pytest.raises(ZeroDivisionError), Outlet(print):
+        raise ZeroDivisionError
+    assert open_pipes() == before
 
 
 @pytest.mark.usefixtures("room")

@@ -10,6 +10,7 @@ from moltpipe import samples
 from moltpipe.engines.protocols import TakeRequest
 from moltpipe.engines.storyboard.card import Card
 from moltpipe.engines.storyboard.moves import MOVES
+from moltpipe.media.ambience import bed
 from moltpipe.media.captions import Caption, write_srt
 from moltpipe.media.errors import MediaError
 from moltpipe.media.extend import extend
@@ -19,6 +20,7 @@ from moltpipe.media.runner import run, url
 from moltpipe.media.screening import screen
 from moltpipe.studio.admission import judge
 from moltpipe.studio.asked import Stretch
+from moltpipe.studio.finish import HOUSE_FINISH
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.screenplay import ExtendStrategy, PilotScript
 from moltpipe_tests.media.material import P, pictures, scene, source
@@ -101,6 +103,15 @@ def test_black_frozen_and_silent_stretches_are_told_with_their_times(room: Path)
     assert [dark.start_s, dark.end_s] == pytest.approx([1.0, 2.5], abs=0.13)
     assert [still.start_s, still.end_s] == pytest.approx([3.5, 5.5], abs=0.2)
     assert [silent.start_s, silent.end_s] == pytest.approx([2.0, 4.0], abs=0.05)
+
+
+def test_room_tone_is_heard_however_soft_the_whole_is_and_true_silence_is_not(room: Path) -> None:
+    bed("room tone", seconds=4, seed=1, target=room / "tone.wav")
+    softer = f"volume={-31 - HOUSE_FINISH.loudness_lufs - 5}dB,volume='if(between(t,1,2),0,1)':eval=frame"
+    run(["-i", url(room / "tone.wav"), "-af", softer, "-c:a", "aac", "-b:a", "192k", url(room / "b.m4a")], timeout_s=60)
+    (silent,) = screen(room / "b.m4a", loudness_lufs=-31.0).silent
+    assert [silent.start_s, silent.end_s] == pytest.approx([1.0, 2.0], abs=0.05)
+    assert screen(room / "b.m4a").silent[0].seconds > 3
 
 
 def test_a_file_of_captions_alone_is_refused(room: Path) -> None:

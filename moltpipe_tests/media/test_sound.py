@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from moltpipe.media.errors import MediaError
+from moltpipe.media.music import FADE_OUT_S
 from moltpipe.media.offload import offload
 from moltpipe.media.pcm import write_wav
 from moltpipe.media.probe import decode, probe
@@ -86,8 +87,8 @@ def test_a_limited_and_ducked_soundtrack_is_as_exact(room: Path) -> None:
     cues = [Cue(stroke, at, CueKind.VOICE) for at in STARTS]
     cues.append(Cue(source(room / "bed.wav", "-f lavfi -i anoisesrc=d=7:a=0.02:c=pink -ac 2"), 0, CueKind.MUSIC))
     made = mix(cues, seconds=7.4, target=room / "track.m4a", finish=Finish(ceiling_dbtp=-9))
-    assert made.loudness.before_dbtp is not None
-    assert made.loudness.before_dbtp + made.loudness.gain_db > -8
+    assert made.loudness.before_dbfs is not None
+    assert made.loudness.before_dbfs + made.loudness.gain_db > -8
     assert _places(_decoded(room / "track.m4a"), stroke, 5) == [round(at * 48_000) for at in STARTS]
 
 
@@ -236,6 +237,19 @@ def test_a_cue_is_cut_and_faded_as_it_is_asked(room: Path) -> None:
     assert _power(heard, 4.1, 6) < full / 1000
 
 
+def test_music_that_loops_is_heard_to_the_end_of_the_soundtrack_and_fades_there(room: Path) -> None:
+    score = source(room / "score.wav", "-f lavfi -i anoisesrc=d=5:a=0.2:seed=4:r=48000 -ac 2")
+    for seconds in (3.0, 20.0):
+        mix([Cue(score, 0.5, CueKind.MUSIC, looped=True)], seconds=seconds, target=room / "track.m4a")
+        heard = _decoded(room / "track.m4a")
+        assert _power(heard, 0, 0.48) < _power(heard, 0.6, 1.1) / 1000
+        even_s = seconds - min(FADE_OUT_S, (seconds - 0.5) / 4)
+        tenths = [_power(heard, tenth / 10, (tenth + 1) / 10) for tenth in range(6, int(10 * even_s))]
+        assert tenths == pytest.approx([np.median(tenths)] * len(tenths), rel=0.25)
+        assert _power(heard, seconds - 0.02, seconds) < _power(heard, 0.6, 1.1) / 20
+    assert _names(room) == ["score.wav", "track.m4a"]
+
+
 def test_nothing_to_hear_stays_nothing(room: Path) -> None:
     still = source(room / "still.wav", "-f lavfi -i anullsrc -t 1")
     for number, cues in enumerate(([], [Cue(still, 0.5, CueKind.VOICE)])):
@@ -292,12 +306,10 @@ def test_a_cue_that_holds_less_than_it_announces_is_an_error_and_no_silence(room
 LONG = """
 import resource, sys
 from pathlib import Path
-from moltpipe.media.music import lengthen
 from moltpipe.media.sound import Cue, CueKind, mix
 
 folder, minutes = Path(sys.argv[1]), float(sys.argv[2])
-lengthen(folder / "score.wav", minutes * 60, folder / f"music-{minutes}.wav")
-cues = [Cue(folder / f"music-{minutes}.wav", 0, CueKind.MUSIC)]
+cues = [Cue(folder / "score.wav", 0, CueKind.MUSIC, looped=True)]
 for number in range(int(minutes * 15)):
     cues.append(Cue(folder / "line.wav", 4 * number + 0.25, CueKind.VOICE))
     cues.append(Cue(folder / "bed.flac", 4 * number, CueKind.CLIP, seconds=4))
@@ -368,7 +380,7 @@ async def test_a_mix_that_nobody_waits_for_any_more_ends_and_leaves_nothing(room
 
 
 def _names(room: Path) -> list[str]:
-    return [path.name for path in room.iterdir()]
+    return sorted(path.name for path in room.iterdir())
 
 
 def test_the_end_of_a_soundtrack_is_faded_wherever_its_packets_end(room: Path) -> None:

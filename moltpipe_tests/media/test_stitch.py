@@ -294,6 +294,28 @@ def test_players_find_the_captions(room: Path) -> None:
     assert f"00:00:00,900 --> 00:00:01,500\n{GREETINGS}\n" in again
 
 
+def test_captions_that_are_burned_in_are_not_shown_a_second_time(room: Path) -> None:
+    """They lie in the file all the same, and every other byte of it is what it would be."""
+    write_srt(SHOWN, room / "words.srt")
+    clips, track = [ramp(room / "a.mp4", 72)], _track(room, 72)
+    stitch(clips, track, room / "soft.mp4", profile=P, captions=room / "words.srt")
+    stitch(clips, track, room / "burned.mp4", profile=P, captions=room / "words.srt", burned=True)
+    with av.open(url(room / "burned.mp4")) as container:
+        on = {stream.type: bool(stream.disposition & av.stream.Disposition.default) for stream in container.streams}
+    assert on == {"video": True, "audio": True, "subtitle": False}
+    assert texts(room / "burned.mp4") == texts(room / "soft.mp4") == [(c.start_ms, c.end_ms, c.text) for c in SHOWN]
+    soft, burned = (room / "soft.mp4").read_bytes(), (room / "burned.mp4").read_bytes()
+    assert len(soft) == len(burned)
+    assert sum(one != other for one, other in zip(soft, burned, strict=True)) == 1
+    assert_exact(room / "burned.mp4", 72)
+
+
+def test_a_burned_film_in_which_nobody_speaks_has_nothing_to_leave_off(room: Path) -> None:
+    write_srt([], room / "none.srt")
+    stitch([ramp(room / "a.mp4", 24)], None, room / "film.mp4", profile=P, captions=room / "none.srt", burned=True)
+    assert_exact(room / "film.mp4", 24)
+
+
 def test_an_episode_in_which_nobody_speaks_has_no_text_track(room: Path) -> None:
     write_srt([], room / "none.srt")
     stitch([ramp(room / "a.mp4", 24)], None, room / "episode.mp4", profile=P, captions=room / "none.srt")

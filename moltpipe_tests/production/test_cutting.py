@@ -149,6 +149,9 @@ async def test_captions_are_burned_in_only_where_that_is_set(filmed: tuple[Line,
         picture = pictures(line.store.get(production.variants[1].video, room / f"cut-{number}.mp4"))[frame]
         lower = picture.crop((0, picture.height * 2 // 3, picture.width, picture.height)).convert("L")
         shown.append(lower.tobytes())
+        with av.open(url(room / f"cut-{number}.mp4")) as container:
+            track_is_on = container.streams.subtitles[0].disposition & av.stream.Disposition.default
+        assert bool(track_is_on) is not burned
     changed = sum(abs(one - other) > 60 for one, other in zip(*shown, strict=True))
     assert changed > 100
 
