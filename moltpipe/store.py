@@ -1,8 +1,8 @@
 """The media in S3: put by content, get, presign, list.
 
 Here: the only code that talks to S3. Not here: what a key looks like (`studio.keys`), which row tells of an
-object (`ledger.media`). An object is never overwritten: its key carries its hash, so a second put of the
-same bytes is a no-op, and a put of other bytes under the same key cannot happen.
+object (`ledger.media`). An object is never overwritten, unless it is known to be damaged: its key carries its
+hash, so a second put of the same bytes is a no-op, and a put of other bytes under the same key cannot happen.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from moltpipe.studio.keys import content_type
 from moltpipe.studio.records import Stored
+from moltpipe.studio.sweeping import Listed
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 ONE_YEAR = "public, max-age=31536000, immutable"
+MOST_PER_PAGE = 1000
 _CHUNK_BYTES = 1 << 20
 
 
@@ -33,11 +35,12 @@ class StoreError(Exception):
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An object as a listing shows it."""
+class Page:
+    """A part of a listing."""
 
-    key: str
-    bytes: int
+    objects: tuple[Listed, ...]
+    more: bool
+    """Whether it goes on behind the last of them."""
 
 
 def sha256_of(file: Path) -> str:
@@ -49,6 +52,21 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long S3 is waited for, in seconds, and how often it is asked."""
+
+    attempts: int
+    connect_s: float
+    read_s: float
+
+
+PATIENT = Patience(attempts=5, connect_s=5, read_s=60)
+"""For work that would have to be done again."""
+A_LOOK = Patience(attempts=2, connect_s=2, read_s=5)
+"""For a look that comes again by itself, and that others wait for."""
+
+
 def connect(
     bucket: str,
     endpoint_url: str | None,
@@ -56,6 +74,7 @@ def connect(
     access_key: str | None = None,
     secret_key: str | None = None,
     region: str | None = None,
+    patience: Patience = PATIENT,
 ) -> Store:
     """A store for use outside Dagster. Without credentials, those of the usual `AWS_*` environment."""
     client = boto3.client(
@@ -64,7 +83,11 @@ def connect(
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key,
         region_name=region,
-        config=Config(retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, read_timeout=60),
+        config=Config(
+            retries={"max_attempts": patience.attempts, "mode": "standard"},
+            connect_timeout=patience.connect_s,
+            read_timeout=patience.read_s,
+        ),
     )
     return Store(bucket, client)
 
@@ -85,8 +108,22 @@ class Store:
         sha256, size = sha256_of(file), file.stat().st_size
         key = key_for(sha256)
         stored = Stored(key=key, sha256=sha256, bytes=size)
-        if self.size(key) == size:
-            return stored
+        if self.size(key) != size:
+            self._upload(file, stored)
+        return stored
+
+    def mend(self, file: Path, key: str) -> Stored:
+        """Upload a file over an object that is known to be damaged, and verify what arrived.
+
+        Raises:
+            StoreError: the upload failed, or the object's size afterwards is not the file's.
+        """
+        stored = Stored(key=key, sha256=sha256_of(file), bytes=file.stat().st_size)
+        self._upload(file, stored)
+        return stored
+
+    def _upload(self, file: Path, stored: Stored) -> None:
+        key, sha256, size = stored.key, stored.sha256, stored.bytes
         try:
             self._client.upload_file(
                 str(file),
@@ -103,7 +140,6 @@ class Store:
             raise StoreError(f"could not put {key} into bucket {self.bucket}: {error}") from error
         if self.size(key) != size:
             raise StoreError(f"{key} is not in bucket {self.bucket} with {size} bytes after its upload")
-        return stored
 
     def get(self, stored: Stored, target: Path) -> Path:
         """Download an object and check its hash.
@@ -168,8 +204,35 @@ class Store:
             "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=expires_s
         )
 
-    def listing(self, prefix: str = "") -> Iterator[Listed]:
-        """Objects under a prefix, in key order."""
-        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-            for entry in page.get("Contents", []):
-                yield Listed(key=entry["Key"], bytes=entry["Size"])
+    def listing(self, prefix: str = "", after: str = "") -> Iterator[Listed]:
+        """Objects under a prefix, behind a key, in key order.
+
+        Raises:
+            StoreError: S3 could not answer.
+        """
+        while True:
+            page = self.page(prefix, after)
+            yield from page.objects
+            if not page.more:
+                return
+            after = page.objects[-1].key
+
+    def page(self, prefix: str = "", after: str = "", limit: int = MOST_PER_PAGE) -> Page:
+        """The first objects under a prefix, behind a key, in key order: at most 1,000, which is S3's own limit.
+
+        Raises:
+            StoreError: S3 could not answer.
+        """
+        try:
+            answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, StartAfter=after, MaxKeys=limit)
+        except (BotoCoreError, ClientError) as error:
+            raise StoreError(f"could not list {prefix or 'all'} in bucket {self.bucket}: {error}") from error
+        entries = answer.get("Contents", [])
+        if answer["IsTruncated"] and not entries:
+            raise StoreError(
+                f"bucket {self.bucket} lists nothing behind {after or prefix!r}, and says that there is more"
+            )
+        return Page(
+            tuple(Listed(key=one["Key"], bytes=one["Size"], modified_at=one["LastModified"]) for one in entries),
+            more=answer["IsTruncated"],
+        )

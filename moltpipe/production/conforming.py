@@ -9,6 +9,7 @@ conform every take again, each time that it is cut.
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -20,10 +21,11 @@ from moltpipe.media.conform import conform, conforms, natural_frames, recipe
 from moltpipe.media.offload import heed
 from moltpipe.media.probe import Probe, probe
 from moltpipe.production.line import Line
-from moltpipe.store import sha256_of
+from moltpipe.store import StoreError, sha256_of
 from moltpipe.studio.keys import conformed_key
 from moltpipe.studio.records import Take
 
+_LOG = logging.getLogger(__name__)
 _TURNS: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
 _AT_THE_DOOR = threading.Lock()
 _LOOK_S = 0.2
@@ -76,14 +78,24 @@ def house_film(line: Line, take: Take, folder: Path) -> Path:
 
 
 def _made_once(line: Line, sha256: str, frames: int, target: Path, source: Callable[[], Path]) -> Path:
-    """The house film of a source, from the store, else made now and put there. `source` fetches what it is made of."""
+    """The house film of a source, from the store, else made now and put there. `source` fetches what it is made of.
+
+    What lies in the store and cannot be read as what was put there is made anew and put over it: the same work would
+    else fail for ever at film that can be made again at any time.
+    """
     key = conformed_key(sha256, recipe(line.profile, frames=frames))
     with _turn(key):
         kept = line.store.find(key)
         if kept is not None:
-            return line.store.get(kept, target)
+            try:
+                return line.store.get(kept, target)
+            except StoreError as error:
+                _LOG.warning("made anew: %s", error)
         conform(source(), line.profile, target, frames=frames, threads=line.encoder_threads)
-        line.store.put(target, lambda _: key)
+        if kept is None:
+            line.store.put(target, lambda _: key)
+        else:
+            line.store.mend(target, key)
     return target
 
 

@@ -34,12 +34,14 @@ from moltpipe.studio.documents import (
 from moltpipe.studio.narration import (
     AUDIO,
     FIRST_WITH_RECAP,
+    LONGEST_WORD,
     MAX_EPISODE_S,
     MIN_EPISODE_S,
     MIN_NARRATION,
     AudioPack,
     expected_seconds,
     is_audio_pack,
+    longest_word,
 )
 from moltpipe.studio.screenplay import (
     CAMERA_TERMS,
@@ -221,8 +223,14 @@ def _narrated(episode: dict[str, Any], place: Place, numbers: list[object]) -> I
             yield Finding((*place, "recap"), None, rule)
     for field, fewest in (("recap", 0), ("narration_text", MIN_NARRATION)):
         words = episode.get(field)
-        if isinstance(words, str) and len(words.strip()) >= fewest and not _speakable(words):
+        if not isinstance(words, str) or len(words.strip()) < fewest:
+            continue
+        if not _speakable(words):
             yield Finding((*place, field), words, f"{field} needs words to speak")
+        longest = longest_word(words)
+        if len(longest) > LONGEST_WORD:
+            rule = f"a word may have at most {LONGEST_WORD} letters and digits, {shown(longest)} has {len(longest)}"
+            yield Finding((*place, field), words, rule)
 
 
 def _counts(entries: object, place: Place, noun: str, fewest: int, most: int) -> Iterator[Finding]:

@@ -37,7 +37,8 @@ from moltpipe.studio.screenplay import (
     ShotPrompt,
     ShotScript,
 )
-from moltpipe.studio.timing import SPOKEN_WORDS_PER_S, spoken_seconds
+from moltpipe.studio.sentences import is_abbreviated
+from moltpipe.studio.timing import QUICK_WORDS_PER_S, SPOKEN_WORDS_PER_S, spaced, spoken_seconds
 
 AUDIO = "audio"
 """The medium of a series that is only heard; the other one is `video`."""
@@ -49,11 +50,12 @@ FIRST_WITH_RECAP = 2
 MIN_NARRATION, MAX_NARRATION = 100, 4500
 """Characters of an episode's narration."""
 
+LONGEST_WORD = 100
+"""Letters and digits of a word: far more than any that is spoken has."""
+
 MAX_PASSAGE = 500
 """Characters of a passage: as many as a line of dialogue may have, so that every voice engine takes it."""
 
-QUICK_WORDS_PER_S, SLOW_WORDS_PER_S = 3.1, 2.5
-"""Between eSpeak NG, measured with plain prose, and a calm voice of 150 words a minute."""
 BREATH_S = 0.35
 """Between two passages of one paragraph."""
 CUT_BREATH_S = 0.1
@@ -170,7 +172,7 @@ _CLOSERS = "\"'\u201d\u2019\u00bb)\\]"
 _SENTENCE_END = re.compile(rf"(?<=[.!?\u2026])[{_CLOSERS}]*\s+|(?<=[\u3002\uff01\uff1f])[\u300d\u300f]*")
 _CLAUSE_END = re.compile(r"(?<=[,;:\u2013\u2014])\s+|(?<=[\u3001\uff0c\uff1b])")
 _WORD_END = re.compile(r"\s+")
-_ABBREVIATED = re.compile(r"(?:^|[\s(\u201c\"])(?:Mr|Mrs|Ms|Dr|Prof|St|vs|[A-Z])\.$")
+_LETTERS = re.compile(r"[^\W_]+")
 _LINE_ENDS_SENTENCE = re.compile(rf"[.!?\u2026\u3002\uff01\uff1f][{_CLOSERS}\u300d\u300f]*$")
 
 
@@ -265,7 +267,7 @@ def _split(text: str, ends: re.Pattern[str]) -> Iterator[str]:
 
 def _goes_on(before: str, after: str) -> bool:
     """Whether a stop ends no sentence: `"Stop!" she cried`, `Mr. Orlo`, `J. K.`."""
-    return after[:1].islower() or _ABBREVIATED.search(before) is not None
+    return after[:1].islower() or is_abbreviated(before, after)
 
 
 def _breath(piece: str) -> float:
@@ -362,11 +364,16 @@ def reading(shots: Iterable[Shot], voices: Mapping[UUID, float], *, scored: bool
 
 
 def expected_seconds(episode: NarratedEpisode) -> tuple[float, float]:
-    """How long an episode without music will last by a quick and by a slow narrator, as far as its text tells."""
+    """How long an episode without music will last by a quick and by a calm narrator, as far as its text tells."""
     read = passages(episode.narration_text, episode.recap)
-    words = SPOKEN_WORDS_PER_S * math.fsum(spoken_seconds(one.text) for one in read)
+    slow_s = math.fsum(spoken_seconds(one.text) for one in read)
     silent_s = OPENING_S + math.fsum(one.pause_s for one in read[:-1]) + CLOSING_S
-    return words / QUICK_WORDS_PER_S + silent_s, words / SLOW_WORDS_PER_S + silent_s
+    return slow_s * SPOKEN_WORDS_PER_S / QUICK_WORDS_PER_S + silent_s, slow_s + silent_s
+
+
+def longest_word(text: str) -> str:
+    """The longest run of letters and digits in a text; of scripts that put no blank between words, a single one."""
+    return max(_LETTERS.findall(spaced(text)), key=len, default="")
 
 
 def _up_to(text: str, most: int) -> str:

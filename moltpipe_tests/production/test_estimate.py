@@ -36,7 +36,16 @@ from moltpipe.settings import (
     variables,
 )
 from moltpipe.studio.admission import judge
-from moltpipe.studio.narration import CLOSING_S, CLOSING_SCORED_S, OPENING_S, OPENING_SCORED_S, AudioPack
+from moltpipe.studio.narration import (
+    CLOSING_S,
+    CLOSING_SCORED_S,
+    MAX_EPISODE_S,
+    MIN_EPISODE_S,
+    OPENING_S,
+    OPENING_SCORED_S,
+    AudioPack,
+    expected_seconds,
+)
 from moltpipe.studio.records import Production
 from moltpipe.studio.screenplay import PilotScript, spoken_line
 from moltpipe_tests.stories import a_filed_pack, a_series
@@ -169,6 +178,19 @@ def test_the_music_of_an_audio_series_is_as_long_as_the_episode_that_it_opens_an
     more = OPENING_SCORED_S + CLOSING_SCORED_S - OPENING_S - CLOSING_S
     scored = seconds(composer="musicgen", musicgen=MusicgenAccount(price_usd=Decimal("0.01")))
     assert scored == pytest.approx([one + more for one in seconds()])
+
+
+@pytest.mark.parametrize(("name", "pack"), samples.packs())
+def test_an_episode_is_estimated_as_long_as_the_door_expects_of_a_calm_narrator(
+    tmp_path: Path, name: str, pack: dict[str, Any]
+) -> None:
+    admission = judge(pack)
+    assert isinstance(admission.script, AudioPack), name
+    chosen = Settings(data_dir=tmp_path)
+    found = estimate(admission.script, pack, crew_without_keys(chosen, tmp_path), chosen.profile)
+    expected = [expected_seconds(episode)[1] for episode in admission.script.episodes]
+    assert [one.seconds for one in found.episodes] == pytest.approx(expected, abs=0.1)
+    assert all(MIN_EPISODE_S <= one.seconds <= MAX_EPISODE_S for one in found.episodes)
 
 
 def test_local_engines_make_a_series_for_nothing(tmp_path: Path) -> None:

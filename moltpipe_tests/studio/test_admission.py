@@ -79,6 +79,7 @@ BAD: dict[str, list[tuple[str, object, str]]] = {
         ("episodes[3].narration_text", "… " * 39 + "……", "words to speak"),
         ("episodes[4].title", None, "must be text"),
         ("episodes[4].recap", "x" * 79 + "…", "at most 600 characters, has 601"),
+        ("episodes[4].recap", "x" * 79 + "…", "a word may have at most 100"),
         ("narration_voice_id", "v" * 79 + "…", "at most 200 characters, has 201"),
         ("poster_spec.palette[0]", "copper", "six hex digits"),
     ],
@@ -300,6 +301,39 @@ def test_a_pack_keeps_what_it_was_sent_with_and_may_number_its_episodes_in_any_o
     assert isinstance(script, AudioPack)
     assert script.model_extra == {"agent_version": "0.3"}
     assert [one.episode_number for one in script.episodes] == [5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("field", ["narration_text", "recap"])
+def test_a_word_that_nobody_can_speak_is_refused_with_its_length(field: str) -> None:
+    document = good_pack()
+    document["episodes"][1][field] = "Once upon a time. " * 6 + "a" * 480
+    refused = judge(document)
+    assert refused.script is None
+    assert rules(refused) == {
+        f"episodes[1].{field}": f"a word may have at most 100 letters and digits, {'a' * 79}… has 480"
+    }
+
+
+def test_a_narration_that_is_a_single_word_is_refused() -> None:
+    document = good_pack()
+    document["episodes"][0]["narration_text"] = "a" * 3400
+    assert "has 3400" in rules(judge(document))["episodes[0].narration_text"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "灯台は夜を照らす" * 60,
+        "tick-" * 100,
+        "Donaudampfschiffahrtsgesellschaftskapitän " * 12,
+        "ประภาคารส่องแสงในยามค่ำคืน" * 12,
+    ],
+    ids=["no blanks", "hyphens", "german", "thai"],
+)
+def test_long_words_that_can_be_spoken_are_let_in(text: str) -> None:
+    document = good_pack()
+    document["episodes"][0]["narration_text"] = text
+    assert rules(judge(document)) == {}
 
 
 @pytest.mark.parametrize(("words", "noted"), [(540, True), (560, False), (890, False), (905, True)])

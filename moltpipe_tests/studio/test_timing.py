@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from moltpipe.studio.profiles import Profile, parse_profile
 from moltpipe.studio.records import Shot
-from moltpipe.studio.timing import VOICE_LEAD_S, VOICE_TAIL_S, clip_seconds, shot_frames, spoken_seconds, timeline
+from moltpipe.studio.timing import (
+    SPOKEN_WORDS_PER_S,
+    VOICE_LEAD_S,
+    VOICE_TAIL_S,
+    clip_seconds,
+    shot_frames,
+    spoken_seconds,
+    timeline,
+)
 from moltpipe_tests.studio.making import shot
 
 PROFILES = st.sampled_from([parse_profile(name) for name in ("360p24", "720p25", "1080p30", "1080p60")])
@@ -85,7 +93,7 @@ def test_an_episode_without_shots_has_no_length() -> None:
 
 
 def test_a_line_is_expected_to_last_as_long_as_its_words_take() -> None:
-    assert spoken_seconds("Who wrote this, and when - and why?") == pytest.approx(7 / 2.3)
+    assert spoken_seconds("Who wrote this, and when - and why?") == pytest.approx(7 / SPOKEN_WORDS_PER_S)
     assert spoken_seconds("") == spoken_seconds("... !") == 0
-    assert spoken_seconds("灯台は夜を照らす。") == pytest.approx(4 / 2.3)
-    assert spoken_seconds("LOC_1 灯台") == pytest.approx(2 / 2.3)
+    assert spoken_seconds("灯台は夜を照らす。") == pytest.approx(4 / SPOKEN_WORDS_PER_S)
+    assert spoken_seconds("LOC_1 灯台") == pytest.approx(2 / SPOKEN_WORDS_PER_S)
