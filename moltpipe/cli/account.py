@@ -10,9 +10,11 @@ from typing import Any
 from uuid import UUID
 
 from moltpipe.cli.report import heading, print_table, say
+from moltpipe.ledger.audience import outcome_of
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.series import episodes_of, first_take_at, load_series
+from moltpipe.studio.audience import ClipOutcome
 from moltpipe.studio.records import Period, Production
 
 _HASH_DIGITS = 12
@@ -26,7 +28,10 @@ def account(database: Database, period: Period, series_ids: Sequence[UUID], elap
             {
                 "id": str(series_id),
                 "title": load_series(db, series_id).title,
-                "episodes": [_episode(load_production(db, one.partition_key)) for one in episodes_of(db, series_id)],
+                "episodes": [
+                    _episode(load_production(db, one.partition_key), outcome_of(db, one.id))
+                    for one in episodes_of(db, series_id)
+                ],
             }
             for series_id in series_ids
         ]
@@ -58,17 +63,33 @@ def tell_account(document: dict[str, Any]) -> None:
             ],
             numbers=["variant", "seconds", "MB"],
         )
+        for episode in series["episodes"]:
+            _tell_choice(episode)
     first = document["closed_to_first_take_seconds"]
     after = "" if first is None else f"; the first take {first:.0f} s after the period ended"
     say(f"made in {document['elapsed_seconds']:.0f} s{after}")
 
 
-def _episode(production: Production) -> dict[str, Any]:
+def _tell_choice(episode: dict[str, Any]) -> None:
+    """Which variant the audience chose, where it had a choice."""
+    vote, number = episode["clip_vote"], episode["selected_variant"]
+    if vote is None:
+        return
+    votes = f"{vote['selected']['votes']} of {vote['votes']} votes"
+    keys = [one["video_key"] for one in episode["variants"] if one["variant_number"] == number]
+    say(f"the audience chose variant {number} of episode {episode['episode_number']}, with {votes}:")
+    for key in keys:
+        say(f"  {key}")
+
+
+def _episode(production: Production, vote: ClipOutcome | None) -> dict[str, Any]:
     return {
         "id": str(production.episode.id),
         "episode_number": production.episode.number,
         "title": production.episode.title,
         "partition_key": production.episode.partition_key,
+        "clip_vote": None if vote is None else vote.to_json(),
+        "selected_variant": next((n for n, one in production.variants.items() if one.is_selected), None),
         "variants": [
             {
                 "variant_number": variant.variant_number,

@@ -1,8 +1,9 @@
 """`moltpipe demo`: the whole story on this machine, through the real sensors and runs.
 
 Here: what the agents of the demo do, and waiting for what comes of it. Not here: any step of the work itself
-(scripts go through the same door, votes through the same window, and the period ends by itself), how
-progress looks (`cli.watching`), the account at the end (`cli.account`).
+(scripts go through the same door, votes through the same windows, and the period ends by itself; only the vote on the
+pilot's variants, which lasts for two days, is closed early), how progress looks (`cli.watching`), the account at the
+end (`cli.account`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -27,17 +28,27 @@ from moltpipe.cli.options import Json
 from moltpipe.cli.report import complain, print_json, progress, report, say
 from moltpipe.cli.session import Session, session
 from moltpipe.cli.watching import watching
+from moltpipe.ledger.audience import cast_clip_vote, clip_vote_of, find_variant
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import load_jobs
-from moltpipe.ledger.periods import PeriodOverlaps, create_period, get_outcome, make_room, open_due_periods
+from moltpipe.ledger.periods import (
+    PeriodOverlaps,
+    close_early,
+    create_period,
+    get_outcome,
+    make_room,
+    open_due_periods,
+    voting_settings,
+)
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.scripts import file_script
 from moltpipe.ledger.series import count_series, episodes_of
-from moltpipe.ledger.votes import cast_vote
+from moltpipe.ledger.votes import OutsideWindow, cast_vote
 from moltpipe.runtime.fakes import CAST, NoFakes, fake_providers
 from moltpipe.runtime.stack import AlreadyUpError, Stack, stack
 from moltpipe.settings import PREFIX
 from moltpipe.studio.admission import judge
+from moltpipe.studio.audience import agent_voter
 from moltpipe.studio.progress import progress_of
 from moltpipe.studio.records import Episode, Job, Period
 from moltpipe.studio.screenplay import PilotScript
@@ -46,6 +57,8 @@ from moltpipe.studio.voting import Outcome
 VOTING_TIME = timedelta(seconds=15)
 """Long enough for webserver and daemon to start while the vote is on."""
 VOTERS = ("orbit", "marrow", "tinsel")
+LIKED_VARIANTS = {"orbit": 3, "marrow": 2, "tinsel": 2}
+"""Which variant of the pilot each of them votes for."""
 CLOSING_PATIENCE_S = 180
 QUIET_PATIENCE_S = 600
 LAST_RUNS_PATIENCE_S = 60
@@ -87,6 +100,7 @@ def demo(
                 outcome = _await_closing(opened.database, period)
                 series_ids = [winner.series_id for winner in outcome.winners]
                 _await_series(opened.database, series_ids)
+                _second_vote(opened.database, series_ids)
             document = account(opened.database, period, series_ids, time.monotonic() - began)
             target = opened.settings.data_dir / "demo.json"
             target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -192,7 +206,7 @@ def _await_closing(database: Database, period: Period) -> Outcome:
         while time.monotonic() < deadline:
             with database.begin() as db:
                 outcome = get_outcome(db, period.id)
-            if outcome is not None:
+            if isinstance(outcome, Outcome):
                 break
             time.sleep(_POLL_S)
         else:
@@ -224,6 +238,25 @@ def _await_series(database: Database, series_ids: list[UUID]) -> None:
                 return
             hope.look(sum(step.done for step in steps if step is not None), jobs)
             time.sleep(_POLL_S)
+
+
+def _second_vote(database: Database, series_ids: list[UUID]) -> None:
+    """The agents vote on the variants of each pilot, and the vote is closed before its time."""
+    with database.begin() as db:
+        pilots = [episodes_of(db, series_id)[0] for series_id in series_ids]
+    for pilot in pilots:
+        with database.begin() as db:
+            period = clip_vote_of(db, pilot.id)
+        if period is None:
+            continue
+        now = datetime.now(UTC)
+        # Where the settings let it last for a minute, it is over by now.
+        with suppress(OutsideWindow), database.begin() as db:
+            for voter, number in LIKED_VARIANTS.items():
+                cast_clip_vote(db, find_variant(db, pilot, number), agent_voter(voter), now)
+        with database.begin() as db:
+            outcome = close_early(db, period.id, voting_settings(db).rules, now, "the demo does not wait for its end")
+        report(f"  {', '.join(LIKED_VARIANTS)} vote again: {outcome.summary}")
 
 
 class _Hope:

@@ -1,9 +1,13 @@
-"""`moltpipe period`: list, create, close, and the settings by which periods are made and won."""
+"""`moltpipe period`: list, create, close, and the settings by which periods are made and won.
+
+Here: both votes, on scripts and on the variants of a pilot. Not here: making the latter, which open by themselves
+(`ledger.audience`).
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -13,6 +17,7 @@ import typer
 from moltpipe.cli.options import Json
 from moltpipe.cli.report import complain, print_json, print_table, say, to_the_minute
 from moltpipe.cli.session import session
+from moltpipe.ledger.audience import pilots_of
 from moltpipe.ledger.periods import (
     EndsBeforeStart,
     OutcomeMissing,
@@ -26,8 +31,10 @@ from moltpipe.ledger.periods import (
     create_period,
     list_periods,
     open_due_periods,
+    unprocessed_periods,
     voting_settings,
 )
+from moltpipe.studio.audience import ClipOutcome, NothingToSelect
 from moltpipe.studio.moments import spelled
 from moltpipe.studio.records import Period
 from moltpipe.studio.voting import Cadence, WinnerScope, period_state
@@ -43,13 +50,19 @@ class NothingToClose(Exception):
 
 @app.command(name="list")
 def list_(as_json: Json = False) -> None:
-    """Every voting period, the newest last."""
+    """Every voting period, the newest last. A vote on variants tells of which pilot."""
     with session() as opened, opened.database.begin() as db:
         periods = list_periods(db)
+        pilots = pilots_of(db)
     if as_json:
-        print_json({"periods": [_row(period) | {"state": period_state(period)} for period in periods]})
+        print_json(
+            {"periods": [_row(one) | {"state": period_state(one), "episode": pilots.get(one.id)} for one in periods]}
+        )
     elif periods:
-        print_periods([(str(one.id), one.starts_at, one.ends_at, period_state(one)) for one in periods])
+        print_periods(
+            [(str(one.id), one.starts_at, one.ends_at, period_state(one)) for one in periods],
+            {str(period_id): partition_key for period_id, partition_key in pilots.items()},
+        )
     else:
         say("no voting period yet: `moltpipe period create` makes one, and so does the schedule of `moltpipe up`")
 
@@ -60,7 +73,7 @@ def create(
     ends_at: Annotated[str, typer.Option(metavar="TIME", help="ISO 8601, after the start.")],
     as_json: Json = False,
 ) -> None:
-    """Create an agent voting period. Times without a zone are UTC."""
+    """Create a vote on scripts. Times without a zone are UTC. Votes on variants open by themselves."""
     starts, ends = _moment(starts_at, "--starts-at"), _moment(ends_at, "--ends-at")
     with session() as opened:
         try:
@@ -85,7 +98,7 @@ def close(
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why it is closed early.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Close a period that is over, as the sensor does; or one before its time, with a reason."""
+    """Close a vote of either kind that is over, as the sensor does; or one before its time, with a reason."""
     why = (reason or "").strip()
     if early and not why:
         raise typer.BadParameter("closing early needs a --reason", param_hint="--early")
@@ -95,10 +108,14 @@ def close(
         now = datetime.now(UTC)
         try:
             with opened.database.begin() as db:
-                chosen = period_id or _the_one_meant(list_periods(db), now).id
+                if period_id is None:
+                    pilots = pilots_of(db, unprocessed_only=True)
+                    period_id = _the_one_meant(unprocessed_periods(db), pilots, now, early=early).id
                 rules = voting_settings(db).rules
-                outcome = close_early(db, chosen, rules, now, why) if early else close_period(db, chosen, rules, now)
-        except (PeriodNotOver, UnknownPeriodId, OutcomeMissing, NothingToClose) as error:
+                outcome = (
+                    close_early(db, period_id, rules, now, why) if early else close_period(db, period_id, rules, now)
+                )
+        except (PeriodNotOver, UnknownPeriodId, OutcomeMissing, NothingToClose, NothingToSelect) as error:
             complain(f"refused: {error}")
             sys.exit(1)
     if as_json:
@@ -107,6 +124,13 @@ def close(
     say(f"closed {outcome.period_id}: {outcome.summary}")
     if outcome.closed_early_reason is not None:
         say(f"closed early: {outcome.closed_early_reason}")
+    if isinstance(outcome, ClipOutcome):
+        print_table(
+            ["rank", "variant", "votes"],
+            [(rank, one.variant_number, one.votes) for rank, one in enumerate(outcome.ranking, start=1)],
+            numbers=["rank", "variant", "votes"],
+        )
+        return
     for winner in outcome.winners:
         say(f"“{winner.title}” becomes series {winner.series_id}")
 
@@ -117,7 +141,10 @@ def settings(
     winner_scope: Annotated[WinnerScope | None, typer.Option(help="Among whom one script wins.")] = None,
     min_votes: Annotated[int | None, typer.Option(help="Votes that a winner needs at least.")] = None,
     min_score: Annotated[int | None, typer.Option(help="Score that a winner needs at least.")] = None,
-    voting_minutes: Annotated[int | None, typer.Option(help="How long a period lasts.")] = None,
+    voting_minutes: Annotated[int | None, typer.Option(help="How long a vote on scripts lasts.")] = None,
+    clip_voting_minutes: Annotated[
+        int | None, typer.Option(help="How long a vote on the variants of a pilot lasts, from when all are out.")
+    ] = None,
     start_weekday: Annotated[int | None, typer.Option(help="Day of a weekly period, Monday is 0.")] = None,
     start_hour_utc: Annotated[int | None, typer.Option(help="Hour of a weekly or daily period.")] = None,
     as_json: Json = False,
@@ -129,6 +156,7 @@ def settings(
         "min_votes": min_votes,
         "min_score": min_score,
         "voting_minutes": voting_minutes,
+        "clip_voting_minutes": clip_voting_minutes,
         "start_weekday": start_weekday,
         "start_hour_utc": start_hour_utc,
     }
@@ -145,23 +173,34 @@ def settings(
         print_table(["setting", "value"], [(name, str(value)) for name, value in rows.items()])
 
 
-def print_periods(rows: Sequence[tuple[str, datetime, datetime, str]]) -> None:
-    """A table of id, start, end and state that fits into 80 columns."""
-    print_table(
-        ["id", "starts (UTC)", "ends (UTC)", "state"],
-        [(period_id, to_the_minute(starts), to_the_minute(ends), state) for period_id, starts, ends, state in rows],
-    )
+def print_periods(rows: Sequence[tuple[str, datetime, datetime, str]], pilots: Mapping[str, str] | None = None) -> None:
+    """Id, start, end and state of each period, within 80 columns; `pilots`: the partition key, by id of a vote on one.
+
+    No table: the line below a vote on variants would widen its first column.
+    """
+    say(f"{'id':<36} {'starts (UTC)':<16} {'ends (UTC)':<16} state")
+    for period_id, starts, ends, state in rows:
+        say(f"{period_id} {to_the_minute(starts)} {to_the_minute(ends)} {state}")
+        if pilots and period_id in pilots:
+            say(f"  on the variants of {pilots[period_id]}")
 
 
-def _the_one_meant(periods: list[Period], now: datetime) -> Period:
-    """The only period that began and is not closed; the only one that is not closed where none began."""
-    waiting = [period for period in periods if not period.is_processed]
-    begun = [period for period in waiting if period.starts_at <= now]
-    choice = begun or waiting
+def _the_one_meant(periods: Sequence[Period], pilots: Mapping[UUID, str], now: datetime, *, early: bool) -> Period:
+    """The only period of those that are over; where there is none, of those that began; else of all.
+
+    To be closed early, those that are on come before those that are over: these need no reason.
+    """
+    over = [period for period in periods if period.ends_at <= now]
+    on = [period for period in periods if period.starts_at <= now < period.ends_at]
+    choice = ((on or over) if early else (over or on)) or periods
     if not choice:
         raise NothingToClose("there is no voting period to close")
     if len(choice) > 1:
-        listed = "".join(f"\n  {one.id}  {spelled(one.starts_at)} to {spelled(one.ends_at)}" for one in choice)
+        listed = "".join(
+            f"\n  {one.id}  {spelled(one.starts_at)} to {spelled(one.ends_at)}"
+            + (f"\n    on the variants of {pilots[one.id]}" if one.id in pilots else "")
+            for one in choice
+        )
         raise NothingToClose(f"name the one to close:{listed}")
     return choice[0]
 

@@ -1,29 +1,42 @@
 """Voting: the tables that agents fill, the outcome of a period, and when a period is opened, closed and made.
 
 Here: external assets, `voting_outcome`, its sensor, the schedule that keeps one period ahead. Not here: who
-wins (`studio.voting`), what closing writes (`ledger.periods`).
+wins (`studio.voting`, `studio.audience`), what closing writes (`ledger.periods`, `ledger.audience`).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS, PERIODS_NAME
-from moltpipe.defs.reports import Metadata, table
-from moltpipe.defs.runs import end_dead_run, past_runs, run_key, runs_in_flight
-from moltpipe.ledger.database import Database
+from moltpipe.defs.reports import Cell, Metadata, link, table
+from moltpipe.defs.runs import partitions_in_flight, past_runs, run_key
+from moltpipe.ledger.audience import CLIP_VOTING, close_clip_vote, served
+from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.jobs import load_jobs
 from moltpipe.ledger.periods import (
-    close_period,
+    AGENT_VOTING,
+    close_agent_vote,
     ensure_upcoming,
     list_periods,
     open_due_periods,
+    unprocessed_periods,
     voting_settings,
 )
+from moltpipe.ledger.production import load_episode
+from moltpipe.ledger.watching import ticked
+from moltpipe.ledger.windows import hold_period
+from moltpipe.settings import load_settings
+from moltpipe.studio.audience import ClipOutcome
 from moltpipe.studio.dispatch import closings_to_request
 from moltpipe.studio.keys import period_key
 from moltpipe.studio.records import Period
 from moltpipe.studio.voting import Outcome, periods_to_close
+
+CLIP_CLOSINGS_PER_TICK = 20
+"""Each takes some ten milliseconds, and what Dagster is told of it as much."""
 
 SCRIPTS = dg.AssetSpec(
     "scripts",
@@ -45,7 +58,7 @@ VOTING_PERIODS = dg.AssetSpec(
     group_name="voting",
     kinds={"postgres"},
     owners=["team:studio"],
-    description="The windows in which agents vote.",
+    description="The windows in which agents vote on scripts, and the audience on the variants of a pilot.",
 )
 LIMITED_SERIES = dg.AssetSpec(
     "limited_series",
@@ -71,28 +84,30 @@ def voting_outcome(context: dg.AssetExecutionContext, ledger: dg.ResourceParam[D
     """
     with ledger.begin() as db:
         period = period_of(context.partition_key, list_periods(db))
-        outcome = close_period(db, period.id, voting_settings(db).rules, datetime.now(UTC))
+        outcome = close_agent_vote(db, period.id, voting_settings(db).rules, datetime.now(UTC))
         keys = [job.partition_key for job in load_jobs(db)]
     add_missing(context.instance, EPISODES_NAME, keys)
     return dg.MaterializeResult(metadata=_report(period, outcome))
 
 
 class UnknownPeriod(Exception):
-    """No period has this partition key."""
+    """No vote on scripts has this partition key."""
 
     def __init__(self, partition_key: str) -> None:
-        super().__init__(f"no voting period has the partition key {partition_key!r}: `moltpipe period list` shows them")
+        super().__init__(
+            f"no vote on scripts has the partition key {partition_key!r}: `moltpipe period list` shows them"
+        )
         self.partition_key = partition_key
 
 
 def period_of(partition_key: str, periods: list[Period]) -> Period:
-    """The period with this partition key.
+    """The vote on scripts with this partition key. Those on variants are no partitions: they need no run.
 
     Raises:
         UnknownPeriod: there is none.
     """
     for period in periods:
-        if period_key(period) == partition_key:
+        if period.period_type == AGENT_VOTING and period_key(period) == partition_key:
             return period
     raise UnknownPeriod(partition_key)
 
@@ -140,30 +155,135 @@ close_voting_period = dg.define_asset_job(
     target=close_voting_period,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Opens periods that are due and closes those whose time is over.",
+    description="Opens votes on scripts that are due, and closes the votes of both kinds whose time is over.",
 )
 def period_sensor(
     context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[Database]
 ) -> dg.SensorResult | dg.SkipReason:
-    """Looks at the ledger alone: a lost cursor or a tick that runs twice changes nothing."""
+    """Looks at the ledger alone: a lost cursor or a tick that runs twice changes nothing.
+
+    Raises:
+        ClipVotesNotClosed: some votes on variants could not be closed, and there is nothing else to begin. The others
+            are closed, and runs for votes on scripts were asked for in an earlier tick: a failed one asks for none.
+    """
     now = datetime.now(UTC)
     with ledger.begin() as db:
         open_due_periods(db, now)
-        over = periods_to_close(list_periods(db), now)
-    due = [period_key(period) for period in over if period.period_type == "agent_voting"]
-    if not due:
-        return dg.SkipReason("no voting period is over")
-    closings = closings_to_request(due, runs_in_flight(context.instance, due), past_runs(context.instance, due), now)
-    for run_id in closings.dead_runs:
-        end_dead_run(context.instance, run_id)
-    if not closings.to_request:
-        return dg.SkipReason(f"closing: {', '.join(due)}")
-    return dg.SensorResult(
-        dynamic_partitions_requests=[PERIODS.build_add_request(closings.to_request)],
-        run_requests=[
-            dg.RunRequest(partition_key=key, run_key=run_key(context.instance, key)) for key in closings.to_request
-        ],
+        over = periods_to_close(unprocessed_periods(db), now)
+        ticked(db, "period_sensor")
+    closing = _close_clip_votes(context.instance, ledger, [one for one in over if one.period_type == CLIP_VOTING], now)
+    due = [period_key(period) for period in over if period.period_type == AGENT_VOTING]
+    to_request = closings_to_request(
+        due, partitions_in_flight(context.instance, due), past_runs(context.instance, due), now
     )
+    if closing.failures:
+        failed = ClipVotesNotClosed(closing.failures)
+        if not to_request:
+            raise failed from closing.failures[0][1]
+        context.log.error(str(failed))
+    if not to_request:
+        return dg.SkipReason(_what_was_done(due, closing.outcomes))
+    return dg.SensorResult(
+        dynamic_partitions_requests=[PERIODS.build_add_request(to_request)],
+        run_requests=[dg.RunRequest(partition_key=key, run_key=run_key(context.instance, key)) for key in to_request],
+    )
+
+
+class ClipVotesNotClosed(Exception):
+    """Votes on variants are over, and each of these could not be closed, or not be told of, for a reason of its own."""
+
+    def __init__(self, failures: Sequence[tuple[Period, Exception]]) -> None:
+        told = "; ".join(f"period {period.id}: {type(error).__name__}: {error}" for period, error in failures)
+        super().__init__(
+            f"{len(failures)} votes on variants are over and could not be closed, or not be told of: {told}"
+        )
+        self.failures = failures
+
+
+@dataclass(frozen=True)
+class _Closing:
+    """What became of the votes on variants that were over."""
+
+    outcomes: list[ClipOutcome]
+    failures: list[tuple[Period, Exception]]
+
+
+def _close_clip_votes(
+    instance: dg.DagsterInstance, ledger: Database, over: Sequence[Period], now: datetime
+) -> _Closing:
+    """Close votes on variants in the tick itself: a run would take seconds of CPU for one row.
+
+    Each in a transaction of its own, so that one that fails leaves the others alone.
+    """
+    done = _Closing([], [])
+    for period in over:
+        if len(done.outcomes) == CLIP_CLOSINGS_PER_TICK:
+            break
+        try:
+            with ledger.begin() as db:
+                # Somebody may have closed it since, and told of it.
+                if hold_period(db, period.id).is_processed:
+                    continue
+                outcome = close_clip_vote(db, period.id, now)
+            _tell(instance, ledger, outcome)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, the others are closed, and the tick fails with it)
+            done.failures.append((period, error))
+        else:
+            done.outcomes.append(outcome)
+    return done
+
+
+def _tell(instance: dg.DagsterInstance, ledger: Database, outcome: ClipOutcome) -> None:
+    """Put the result where an operator looks: on the pilot's partition, and on the series that serves it."""
+    with ledger.begin() as db:
+        shown = served(db, load_episode(db, outcome.partition_key).series_id)
+    media_url = load_settings().media_url
+    selected = next(one for one in shown if one.episode_id == outcome.episode_id)
+    standing = table(
+        [
+            {
+                "rank": rank,
+                "variant": one.variant_number,
+                "votes": one.votes,
+                "selected": one == outcome.selected,
+            }
+            for rank, one in enumerate(outcome.ranking, start=1)
+        ]
+    )
+    instance.report_runless_asset_event(
+        dg.AssetObservation(
+            "stitched_episode",
+            partition=outcome.partition_key,
+            description=outcome.summary,
+            metadata={
+                "audience_vote": standing,
+                "selected": link(media_url, selected.video_key),
+                "votes": dg.MetadataValue.int(outcome.votes),
+            },
+        )
+    )
+    serves: list[dict[str, Cell]] = [
+        {
+            "episode": one.episode_number,
+            "partition": one.partition_key,
+            "variant": one.variant_number,
+            "seconds": one.duration_seconds,
+            "video": one.video_key,
+        }
+        for one in shown
+    ]
+    instance.report_runless_asset_event(
+        dg.AssetObservation("limited_series", description=outcome.summary, metadata={"serves": table(serves)})
+    )
+
+
+def _what_was_done(due: Sequence[str], outcomes: Sequence[ClipOutcome]) -> str:
+    """What a tick that starts no run has to say."""
+    told = [f"closing: {', '.join(due)}"] if due else []
+    told += [outcome.summary for outcome in outcomes]
+    return "; ".join(told) or "no voting period is over"
 
 
 @dg.schedule(
@@ -177,6 +297,7 @@ def next_period_schedule(context: dg.ScheduleEvaluationContext, ledger: dg.Resou
     """One transaction in the tick itself: a run every minute would cost more than everything it does."""
     with ledger.begin() as db:
         made = ensure_upcoming(db, datetime.now(UTC))
+        ticked(db, "next_period_schedule")
     if made is None:
         return dg.SkipReason("the next voting period is ready")
     add_missing(context.instance, PERIODS_NAME, [period_key(made)])

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
+from moltpipe.ledger.audience import open_clip_vote
 from moltpipe.ledger.jobs import still_mine
 from moltpipe.ledger.production import load_episode, score_of, take_of, variant_of, voiceover_of
 from moltpipe.ledger.schema import clip_variants, provider_jobs, scores, shots, takes, voiceovers
@@ -166,7 +167,8 @@ def publish_variant(
 ) -> Variant:
     """Publish a cut of the episode, in place of the one that this variant had; its objects stay in S3.
 
-    A selection stays with the variant. Of an episode with one variant, it is selected at once.
+    A selection stays with the variant. Of an episode with one variant, it is selected at once. The last one of a pilot
+    opens the vote on its variants, in this transaction and from now by the clock of the database.
 
     Raises:
         Superseded: the episode's job is no longer this process's.
@@ -187,6 +189,7 @@ def publish_variant(
         .on_conflict_do_update(index_elements=["episode_id", "variant_number"], set_=published)
         .returning(clip_variants)
     ).one()
+    open_clip_vote(db, claim.episode_id, db.execute(sa.select(sa.func.clock_timestamp())).scalar_one())
     return variant_of(row)
 
 

@@ -1,27 +1,70 @@
 """Voting periods: made, opened, closed, and the settings by which the next one is made.
 
-Here: the transactions. Not here: who wins, which period is due and when the next one starts
-(`studio.voting`); `now` is always handed in.
+Here: the transactions, and the two doors through which either vote is closed. Not here: who wins, which period is due
+and when the next one starts (`studio.voting`), what closing a vote on variants writes (`ledger.audience`); `now` is
+always handed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from pydantic import ValidationError
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
+from moltpipe.ledger.audience import CLIP_VOTING, clip_outcome, close_clip_vote
 from moltpipe.ledger.schema import script_votes, scripts, studios, voting_periods
 from moltpipe.ledger.schema import voting_settings as settings_table
 from moltpipe.ledger.series import make_series
+from moltpipe.ledger.windows import (
+    PERIODS,
+    OtherVote,
+    OutcomeMissing,
+    PeriodNotOver,
+    ReasonMissing,
+    UnknownPeriodId,
+    get_period,
+    hold_period,
+    may_close,
+    must_be,
+    outcome_document,
+    period_from,
+    record_outcome,
+)
+from moltpipe.studio.audience import ClipOutcome
 from moltpipe.studio.moments import in_utc, spelled
 from moltpipe.studio.records import Candidate, Period
 from moltpipe.studio.voting import Outcome, VotingRules, VotingSettings, declare, next_period, periods_to_open, tally
 
+__all__ = [
+    "EndsBeforeStart",
+    "OtherVote",
+    "OutcomeMissing",
+    "PeriodNotOver",
+    "PeriodOverlaps",
+    "ReasonMissing",
+    "SettingRefused",
+    "UnknownPeriodId",
+    "candidates",
+    "change_voting_settings",
+    "close_agent_vote",
+    "close_early",
+    "close_period",
+    "create_period",
+    "ensure_upcoming",
+    "get_outcome",
+    "get_period",
+    "list_periods",
+    "make_room",
+    "open_due_periods",
+    "unprocessed_periods",
+    "voting_settings",
+]
+
+AGENT_VOTING = "agent_voting"
 _EXCLUSION_VIOLATION = "23P01"
 
 
@@ -45,43 +88,6 @@ class PeriodOverlaps(Exception):
         self.other = other
 
 
-class UnknownPeriodId(Exception):
-    """No period has this id."""
-
-    def __init__(self, period_id: UUID) -> None:
-        super().__init__(f"there is no voting period {period_id}")
-        self.period_id = period_id
-
-
-class PeriodNotOver(Exception):
-    """A period cannot be closed before its time."""
-
-    def __init__(self, period_id: UUID, ends_at: datetime, now: datetime) -> None:
-        super().__init__(
-            f"period {period_id} ends at {spelled(ends_at)} and it is {spelled(now)}: "
-            "wait, or close it early with a reason"
-        )
-        self.period_id = period_id
-        self.ends_at = ends_at
-        self.now = now
-
-
-class OutcomeMissing(Exception):
-    """A period is marked as processed, but no outcome was recorded: somebody wrote to the table by hand."""
-
-    def __init__(self, period_id: UUID) -> None:
-        super().__init__(f"period {period_id} is marked as processed without an outcome: set is_processed to false")
-        self.period_id = period_id
-
-
-class ReasonMissing(Exception):
-    """Closing early was asked for without saying why."""
-
-    def __init__(self, period_id: UUID) -> None:
-        super().__init__(f"period {period_id} cannot be closed early without a reason")
-        self.period_id = period_id
-
-
 class SettingRefused(Exception):
     """A voting setting does not exist or cannot have this value."""
 
@@ -92,58 +98,63 @@ class SettingRefused(Exception):
         self.rule = rule
 
 
-def create_period(db: Connection, period_type: str, starts_at: datetime, ends_at: datetime) -> Period:
-    """Make a voting period.
+def create_period(
+    db: Connection, period_type: str, starts_at: datetime, ends_at: datetime, *, episode_id: UUID | None = None
+) -> Period:
+    """Make a voting period. One of votes on variants is about an episode; `open_clip_vote` makes it in its time.
 
     Raises:
         EndsBeforeStart: it would not last.
         PeriodOverlaps: an agent voting period has part of this time.
-        ValueError: a time has no time zone.
+        ValueError: a time has no time zone, or a vote on variants no episode, or one on scripts has one.
     """
     starts_at, ends_at = in_utc(starts_at), in_utc(ends_at)
     if ends_at <= starts_at:
         raise EndsBeforeStart(starts_at, ends_at)
+    if (period_type == CLIP_VOTING) != (episode_id is not None):
+        raise ValueError(f"{period_type} with episode {episode_id}: expected one for {CLIP_VOTING}, and only for it")
     try:
         with db.begin_nested():
             row = db.execute(
                 sa.insert(voting_periods)
-                .values(period_type=period_type, starts_at=starts_at, ends_at=ends_at)
-                .returning(voting_periods)
+                .values(period_type=period_type, starts_at=starts_at, ends_at=ends_at, episode_id=episode_id)
+                .returning(*PERIODS.selected_columns)
             ).one()
     except sa.exc.IntegrityError as error:
         # The constraint decides, not a look beforehand: two creators that look at once both see free time.
         if getattr(error.orig, "sqlstate", None) != _EXCLUSION_VIOLATION:
             raise
         raise PeriodOverlaps(_overlapping(db, starts_at, ends_at)) from error
-    return _period(row)
+    return period_from(row)
 
 
 def list_periods(db: Connection) -> list[Period]:
-    """Every voting period, the earliest first."""
-    rows = db.execute(sa.select(voting_periods).order_by(voting_periods.c.starts_at, voting_periods.c.id))
-    return [_period(row) for row in rows]
+    """Every voting period, the earliest first. Of years: what looks each second uses `unprocessed_periods`."""
+    rows = db.execute(PERIODS.order_by(voting_periods.c.starts_at, voting_periods.c.id))
+    return [period_from(row) for row in rows]
 
 
-def get_period(db: Connection, period_id: UUID) -> Period:
-    """One voting period.
-
-    Raises:
-        UnknownPeriodId: there is none with this id.
-    """
-    row = db.execute(sa.select(voting_periods).where(voting_periods.c.id == period_id)).one_or_none()
-    if row is None:
-        raise UnknownPeriodId(period_id)
-    return _period(row)
+def unprocessed_periods(db: Connection) -> list[Period]:
+    """The voting periods of both kinds that have no outcome yet, the earliest first: a handful, of however many."""
+    # As the partial index says it: PostgreSQL does not see that `IS false` means the same, and reads everything.
+    unprocessed = PERIODS.where(~voting_periods.c.is_processed)
+    rows = db.execute(unprocessed.order_by(voting_periods.c.starts_at, voting_periods.c.id))
+    return [period_from(row) for row in rows]
 
 
-def get_outcome(db: Connection, period_id: UUID) -> Outcome | None:
+def get_outcome(db: Connection, period_id: UUID) -> Outcome | ClipOutcome | None:
     """The recorded outcome of a period, None while it is not closed.
 
     Raises:
         UnknownPeriodId: there is no such period.
         OutcomeMissing: it was marked as processed by hand.
     """
-    return _recorded(db, period_id) if get_period(db, period_id).is_processed else None
+    period = get_period(db, period_id)
+    if not period.is_processed:
+        return None
+    if period.period_type == CLIP_VOTING:
+        return clip_outcome(db, period_id)
+    return Outcome.from_json(outcome_document(db, period_id))
 
 
 def make_room(db: Connection, starts_at: datetime, ends_at: datetime) -> None:
@@ -157,7 +168,7 @@ def make_room(db: Connection, starts_at: datetime, ends_at: datetime) -> None:
     """
     starts_at, ends_at = in_utc(starts_at), in_utc(ends_at)
     in_the_way = sa.and_(
-        voting_periods.c.period_type == "agent_voting",
+        voting_periods.c.period_type == AGENT_VOTING,
         voting_periods.c.starts_at < ends_at,
         voting_periods.c.ends_at > starts_at,
         voting_periods.c.is_active.is_(False),
@@ -178,8 +189,8 @@ def open_due_periods(db: Connection, now: datetime) -> list[Period]:
         The periods that were opened now.
     """
     opened = []
-    for due in _due(list_periods(db), now):
-        locked = _lock_period(db, due.id)
+    for due in _due(unprocessed_periods(db), now):
+        locked = hold_period(db, due.id)
         if not _due([locked], now):
             continue
         taken_in = db.execute(
@@ -192,14 +203,17 @@ def open_due_periods(db: Connection, now: datetime) -> list[Period]:
                 sa.update(voting_periods)
                 .where(voting_periods.c.id == due.id)
                 .values(is_active=True)
-                .returning(voting_periods)
+                .returning(*PERIODS.selected_columns)
             ).one()
-            opened.append(_period(row))
+            opened.append(period_from(row))
     return opened
 
 
-def candidates(db: Connection, period_id: UUID) -> list[Candidate]:
-    """The scripts that stand in a period, with their votes counted, in no particular order."""
+def candidates(db: Connection, period_id: UUID, statuses: Sequence[str] = ("voting",)) -> list[Candidate]:
+    """The scripts that stand in a period, with their votes counted, in no particular order.
+
+    Those of other `statuses` stood in it before it was decided.
+    """
     votes = (
         sa.select(
             script_votes.c.script_id,
@@ -221,44 +235,64 @@ def candidates(db: Connection, period_id: UUID) -> list[Candidate]:
         )
         .join(studios, studios.c.id == scripts.c.studio_id)
         .outerjoin(votes, votes.c.script_id == scripts.c.id)
-        .where(scripts.c.voting_period_id == period_id, scripts.c.pilot_status == "voting")
+        .where(scripts.c.voting_period_id == period_id, scripts.c.pilot_status.in_(statuses))
     )
     return [Candidate(**row) for row in rows.mappings()]
 
 
-def close_period(db: Connection, period_id: UUID, rules: VotingRules, now: datetime) -> Outcome:
-    """Record the outcome of a voting period, whole or not at all.
+def close_period(db: Connection, period_id: UUID, rules: VotingRules, now: datetime) -> Outcome | ClipOutcome:
+    """Record the outcome of a period of either kind, whole or not at all. `rules` are those of the votes on scripts.
+
+    Raises:
+        UnknownPeriodId: there is no such period.
+        PeriodNotOver: `ends_at` lies in the future (early closing goes through `close_early`).
+        OutcomeMissing: it was marked as processed by hand.
+        NothingToSelect: it is a vote on variants, and they are gone.
+    """
+    return _close(db, period_id, rules, now, None)
+
+
+def close_early(
+    db: Connection, period_id: UUID, rules: VotingRules, now: datetime, reason: str
+) -> Outcome | ClipOutcome:
+    """Close a period of either kind before its time, and record why. One that is over closes as any other.
+
+    Raises:
+        UnknownPeriodId: there is no such period.
+        ReasonMissing: the reason is empty.
+        OutcomeMissing: it was marked as processed by hand.
+        NothingToSelect: it is a vote on variants, and they are gone.
+    """
+    return _close(db, period_id, rules, now, reason)
+
+
+def close_agent_vote(
+    db: Connection, period_id: UUID, rules: VotingRules, now: datetime, reason: str | None = None
+) -> Outcome:
+    """Record the outcome of a vote on scripts, whole or not at all. Before its end only with a `reason`.
 
     Locks the period, tallies, and writes winners, losers, series, episodes and production jobs. A second
     closer waits, then gets the recorded outcome. A period that was never opened closes with nobody in it.
 
     Raises:
         UnknownPeriodId: there is no such period.
-        PeriodNotOver: `ends_at` lies in the future (early closing goes through `close_early`).
-        OutcomeMissing: it was marked as processed by hand.
-    """
-    period = _lock_period(db, period_id)
-    if period.is_processed:
-        return _recorded(db, period_id)
-    if now < period.ends_at:
-        raise PeriodNotOver(period_id, period.ends_at, now)
-    return _close(db, period, rules, now, reason=None)
-
-
-def close_early(db: Connection, period_id: UUID, rules: VotingRules, now: datetime, reason: str) -> Outcome:
-    """Close a period before its time, and record why. One that is over closes as any other.
-
-    Raises:
-        UnknownPeriodId: there is no such period.
+        OtherVote: it is a vote on variants.
+        PeriodNotOver: `ends_at` lies in the future, and no reason was given.
         ReasonMissing: the reason is empty.
         OutcomeMissing: it was marked as processed by hand.
     """
-    if not reason.strip():
-        raise ReasonMissing(period_id)
-    period = _lock_period(db, period_id)
+    period = hold_period(db, period_id)
+    must_be(period, AGENT_VOTING)
     if period.is_processed:
-        return _recorded(db, period_id)
-    return _close(db, period, rules, now, reason=reason.strip() if now < period.ends_at else None)
+        return Outcome.from_json(outcome_document(db, period.id))
+    early = may_close(period, now, reason)
+    counted = tally(candidates(db, period.id), rules)
+    series_ids = {winner.script_id: make_series(db, winner.script_id) for winner in counted.winners}
+    _write_fate(db, counted.losers, pilot_status="rejected")
+    _write_fate(db, counted.returned, pilot_status="submitted", voting_period_id=None)
+    outcome = declare(period, counted, rules, series_ids, closed_early_reason=early)
+    record_outcome(db, period.id, outcome.to_json(), now, closed_early_reason=early)
+    return outcome
 
 
 def ensure_upcoming(db: Connection, now: datetime) -> Period | None:
@@ -270,8 +304,10 @@ def ensure_upcoming(db: Connection, now: datetime) -> Period | None:
         PeriodOverlaps: somebody created a period by hand in the same moment; look again later.
     """
     settings = _settings(db, for_update=True)
-    times = next_period(settings, list_periods(db), now)
-    return create_period(db, "agent_voting", *times) if times else None
+    # One that was closed early still has its time, which no other may have a part of.
+    matters = PERIODS.where(voting_periods.c.ends_at > now, voting_periods.c.period_type == AGENT_VOTING)
+    times = next_period(settings, [period_from(row) for row in db.execute(matters)], now)
+    return create_period(db, AGENT_VOTING, *times) if times else None
 
 
 def voting_settings(db: Connection) -> VotingSettings:
@@ -298,20 +334,12 @@ def change_voting_settings(db: Connection, **changes: object) -> VotingSettings:
     return changed
 
 
-def _close(db: Connection, period: Period, rules: VotingRules, now: datetime, *, reason: str | None) -> Outcome:
-    counted = tally(candidates(db, period.id), rules)
-    series_ids = {winner.script_id: make_series(db, winner.script_id) for winner in counted.winners}
-    _write_fate(db, counted.losers, pilot_status="rejected")
-    _write_fate(db, counted.returned, pilot_status="submitted", voting_period_id=None)
-    outcome = declare(period, counted, rules, series_ids, closed_early_reason=reason)
-    db.execute(
-        sa.update(voting_periods)
-        .where(voting_periods.c.id == period.id)
-        .values(
-            is_active=False, is_processed=True, processed_at=now, closed_early_reason=reason, outcome=outcome.to_json()
-        )
-    )
-    return outcome
+def _close(
+    db: Connection, period_id: UUID, rules: VotingRules, now: datetime, reason: str | None
+) -> Outcome | ClipOutcome:
+    if get_period(db, period_id).period_type == CLIP_VOTING:
+        return close_clip_vote(db, period_id, now, reason)
+    return close_agent_vote(db, period_id, rules, now, reason)
 
 
 def _write_fate(db: Connection, decided: Sequence[Candidate], **values: object) -> None:
@@ -320,31 +348,15 @@ def _write_fate(db: Connection, decided: Sequence[Candidate], **values: object) 
         db.execute(sa.update(scripts).where(scripts.c.id.in_(ids)).values(**values))
 
 
-def _lock_period(db: Connection, period_id: UUID) -> Period:
-    locked = sa.select(voting_periods).where(voting_periods.c.id == period_id).with_for_update()
-    row = db.execute(locked).one_or_none()
-    if row is None:
-        raise UnknownPeriodId(period_id)
-    return _period(row)
-
-
-def _recorded(db: Connection, period_id: UUID) -> Outcome:
-    document = db.execute(sa.select(voting_periods.c.outcome).where(voting_periods.c.id == period_id)).scalar_one()
-    if document is None:
-        raise OutcomeMissing(period_id)
-    return Outcome.from_json(document)
-
-
 def _due(periods: Sequence[Period], now: datetime) -> list[Period]:
-    return [period for period in periods_to_open(periods, now) if period.period_type == "agent_voting"]
+    return [period for period in periods_to_open(periods, now) if period.period_type == AGENT_VOTING]
 
 
 def _overlapping(db: Connection, starts_at: datetime, ends_at: datetime) -> Period:
-    return _period(
+    return period_from(
         db.execute(
-            sa.select(voting_periods)
-            .where(
-                voting_periods.c.period_type == "agent_voting",
+            PERIODS.where(
+                voting_periods.c.period_type == AGENT_VOTING,
                 voting_periods.c.starts_at < ends_at,
                 voting_periods.c.ends_at > starts_at,
             )
@@ -358,17 +370,3 @@ def _settings(db: Connection, *, for_update: bool) -> VotingSettings:
     statement = sa.select(settings_table)
     row = db.execute(statement.with_for_update() if for_update else statement).mappings().one()
     return VotingSettings.model_validate({name: row[name] for name in VotingSettings.model_fields})
-
-
-def _period(row: Row[Any]) -> Period:
-    return Period(
-        id=row.id,
-        period_type=row.period_type,
-        starts_at=row.starts_at,
-        ends_at=row.ends_at,
-        is_active=row.is_active,
-        is_processed=row.is_processed,
-        processed_at=row.processed_at,
-        closed_early_reason=row.closed_early_reason,
-        episode_id=row.episode_id,
-    )

@@ -15,8 +15,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from moltpipe.ledger.periods import get_period
-from moltpipe.ledger.schema import script_votes, scripts, studios, voting_periods
+from moltpipe.ledger.schema import script_votes, scripts, studios
+from moltpipe.ledger.windows import share_period
 from moltpipe.studio.voting import may_vote
 
 BallotKind = Literal["cast", "changed", "withdrawn"]
@@ -99,8 +99,7 @@ def cast_vote(db: Connection, script_id: UUID, agent_name: str, value: Literal[-
         raise OwnStudio(script_id, agent_name)
     if script.voting_period_id is None:
         raise NotInVoting(script_id, script.pilot_status)
-    _share_period(db, script.voting_period_id)
-    period = get_period(db, script.voting_period_id)
+    period = share_period(db, script.voting_period_id)
     # Read again under the lock: a closing that held the period has decided in the meantime.
     status = db.execute(
         sa.select(scripts.c.pilot_status).where(scripts.c.id == script_id).with_for_update(key_share=True)
@@ -111,10 +110,6 @@ def cast_vote(db: Connection, script_id: UUID, agent_name: str, value: Literal[-
     if status != "voting":
         raise NotInVoting(script_id, status)
     return _count(db, script_id, _write(db, script_id, agent_name, value, now))
-
-
-def _share_period(db: Connection, period_id: UUID) -> None:
-    db.execute(sa.select(voting_periods.c.id).where(voting_periods.c.id == period_id).with_for_update(read=True))
 
 
 def _write(db: Connection, script_id: UUID, agent_name: str, value: Literal[-1, 1], now: datetime) -> BallotKind:

@@ -4,13 +4,16 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 
+from moltpipe.ledger.audience import cast_clip_vote, clip_vote_of
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.periods import create_period, get_period, voting_settings
 from moltpipe.studio.moments import spelled
+from moltpipe.studio.records import Period
 from moltpipe.studio.voting import VotingSettings
 from moltpipe_tests.cli.conftest import Moltpipe, now
-from moltpipe_tests.stories import a_filed_script, closed_vote
+from moltpipe_tests.stories import a_filed_script, a_pilot_that_is_out, closed_vote
 
 CREATE = ("period", "create", "--starts-at", "2027-03-01T00:00Z", "--ends-at", "2027-03-02T00:00Z")
 
@@ -60,7 +63,8 @@ def test_the_list_tells_every_state(moltpipe: Moltpipe, database: Database) -> N
 
     listed = moltpipe("period", "list", "--json").json["periods"]
     assert [one["state"] for one in listed] == ["processed", "open", "scheduled"]
-    assert set(listed[0]) == {"id", "period_type", "starts_at", "ends_at", "state"}
+    assert set(listed[0]) == {"id", "period_type", "starts_at", "ends_at", "state", "episode"}
+    assert {one["episode"] for one in listed} == {None}
 
     table = moltpipe("period", "list").out.splitlines()
     assert max(map(len, table)) <= 80
@@ -123,6 +127,94 @@ def test_where_there_is_nothing_to_close_it_is_said(moltpipe: Moltpipe) -> None:
     assert "there is no voting period to close" in said.err
 
 
+@pytest.fixture
+def clip_vote(database: Database) -> tuple[Period, str]:
+    """A vote on the variants of a pilot with two votes for the third, and the pilot's partition key."""
+    pilot, variants = a_pilot_that_is_out(database, 2)
+    with database.begin() as db:
+        period = clip_vote_of(db, pilot.id)
+        assert period is not None
+        for voter, variant in (("agent:a", variants[2]), ("agent:b", variants[2]), ("agent:c", variants[0])):
+            cast_clip_vote(db, variant.id, voter, period.starts_at)
+    return period, pilot.partition_key
+
+
+def test_the_list_tells_which_pilot_a_vote_on_variants_is_about(
+    moltpipe: Moltpipe, clip_vote: tuple[Period, str]
+) -> None:
+    period, pilot = clip_vote
+    moltpipe(*CREATE)
+    on_variants, on_scripts = moltpipe("period", "list", "--json").json["periods"]
+    assert (on_variants["id"], on_variants["period_type"]) == (str(period.id), "clip_voting")
+    assert (on_variants["state"], on_variants["episode"], on_scripts["episode"]) == ("open", pilot, None)
+    head, first, about, second = moltpipe("period", "list").out.splitlines()
+    assert head.split() == ["id", "starts", "(UTC)", "ends", "(UTC)", "state"]
+    assert first.startswith(str(period.id))
+    assert about == f"  on the variants of {pilot}"
+    assert second.startswith(on_scripts["id"])
+
+
+def test_a_vote_on_variants_is_closed_early_as_any_other(
+    moltpipe: Moltpipe, database: Database, clip_vote: tuple[Period, str]
+) -> None:
+    period, pilot = clip_vote
+    said = moltpipe("period", "close", period.id)
+    assert (said.status, said.out) == (1, "")
+    assert "wait, or close it early with a reason" in said.err
+
+    said = moltpipe("period", "close", "--early", "--reason", "the festival begins", "--json")
+    assert said.status == 0
+    assert (said.json["period_type"], said.json["period_id"]) == ("clip_voting", str(period.id))
+    assert (said.json["partition_key"], said.json["votes"]) == (pilot, 3)
+    assert (said.json["selected"]["variant_number"], said.json["selected"]["votes"]) == (3, 2)
+    with database.begin() as db:
+        assert get_period(db, period.id).closed_early_reason == "the festival begins"
+
+    again = moltpipe("period", "close", period.id).out.splitlines()
+    assert again[0] == f"closed {period.id}: variant 3 of {pilot} is selected with 2 of 3 votes"
+    assert again[1] == "closed early: the festival begins"
+    assert [row.split() for row in again[2:]] == [
+        ["rank", "variant", "votes"], ["1", "3", "2"], ["2", "1", "1"], ["3", "2", "0"], ["4", "4", "0"]
+    ]  # fmt: skip
+
+
+def test_a_vote_on_scripts_that_is_over_is_closed_beside_one_on_variants_that_is_on(
+    moltpipe: Moltpipe, database: Database, clip_vote: tuple[Period, str]
+) -> None:
+    over = closed_vote(database)
+    assert moltpipe("period", "close", "--json").json["period_id"] == str(over.id)
+    early = moltpipe("period", "close", "--early", "--reason", "enough", "--json")
+    assert early.json["period_id"] == str(clip_vote[0].id)
+
+
+def test_of_several_votes_that_are_on_the_pilots_are_named(
+    moltpipe: Moltpipe, database: Database, clip_vote: tuple[Period, str]
+) -> None:
+    other, _ = a_pilot_that_is_out(database, 3)
+    said = moltpipe("period", "close", "--early", "--reason", "enough")
+    assert said.status == 1
+    for pilot in (clip_vote[1], other.partition_key):
+        assert f"on the variants of {pilot}" in said.err
+
+
+def test_a_vote_on_variants_that_are_gone_says_so(
+    moltpipe: Moltpipe, database: Database, clip_vote: tuple[Period, str]
+) -> None:
+    with database.begin() as db:
+        for table in ("clip_votes", "clip_variants"):
+            db.execute(sa.text(f"DELETE FROM {table}"))  # noqa: S608 (constants)
+    said = moltpipe("period", "close", clip_vote[0].id, "--early", "--reason", "enough")
+    assert (said.status, said.out) == (1, "")
+    assert f"{clip_vote[1]} has no variants to select from" in said.err
+
+
+def test_the_length_of_votes_on_variants_is_a_setting(moltpipe: Moltpipe, database: Database) -> None:
+    assert moltpipe("period", "settings", "--json").json["clip_voting_minutes"] == 2880
+    assert moltpipe("period", "settings", "--clip-voting-minutes", "60", "--json").json["clip_voting_minutes"] == 60
+    with database.begin() as db:
+        assert voting_settings(db).clip_voting_minutes == 60
+
+
 def test_the_settings_are_kept_in_the_database(moltpipe: Moltpipe, database: Database) -> None:
     assert moltpipe("period", "settings", "--json").json["cadence"] == "weekly"
     changed = moltpipe("period", "settings", "--cadence", "daily", "--winner-scope", "period", "--json").json
@@ -135,7 +227,14 @@ def test_the_settings_are_kept_in_the_database(moltpipe: Moltpipe, database: Dat
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--cadence", "hourly"), ("--winner-scope", "agent"), ("--min-votes", "0"), ("--start-weekday", "7")],
+    [
+        ("--cadence", "hourly"),
+        ("--winner-scope", "agent"),
+        ("--min-votes", "0"),
+        ("--start-weekday", "7"),
+        ("--clip-voting-minutes", "0"),
+        ("--clip-voting-minutes", "20161"),
+    ],
 )
 def test_a_setting_that_cannot_be_is_wrong_usage(
     moltpipe: Moltpipe, database: Database, option: str, value: str

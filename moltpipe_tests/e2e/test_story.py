@@ -7,9 +7,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from moltpipe.ledger.audience import served
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.production import load_production
 from moltpipe.ledger.series import all_episodes
@@ -82,6 +84,19 @@ def test_a_closed_vote_becomes_five_episodes_and_eight_variants(story: Story) ->
     assert [one["episode_number"] for one in episodes(story)] == [1, 2, 3, 4, 5]
     assert [len(one["variants"]) for one in episodes(story)] == [4, 1, 1, 1, 1]
     assert story["closed_to_first_take_seconds"] < 60
+
+
+def test_the_audience_chooses_the_variant_that_the_series_serves(studio: Studio, story: Story) -> None:
+    pilot, *others = episodes(story)
+    vote = pilot["clip_vote"]
+    assert (vote["partition_key"], vote["votes"]) == (pilot["partition_key"], 3)
+    assert vote["selected"]["variant_number"] == pilot["selected_variant"] == 2
+    assert vote["closed_early_reason"]
+    assert {(one["selected_variant"], one["clip_vote"]) for one in others} == {(1, None)}
+    (series,) = story["series"]
+    with studio.open() as (database, _), database.begin() as db:
+        shown = [one.video_key for one in served(db, UUID(series["id"]))]
+    assert shown == [one["variants"][one["selected_variant"] - 1]["video_key"] for one in episodes(story)]
 
 
 def test_the_account_is_written_beside_the_data(studio: Studio, story: Story) -> None:

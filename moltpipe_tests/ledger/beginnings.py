@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.calls import Call, Intent, claim_call, mark_submitted, mark_submitting
 from moltpipe.ledger.jobs import claim_job
-from moltpipe.ledger.periods import close_period, create_period, open_due_periods
+from moltpipe.ledger.periods import close_agent_vote, create_period, open_due_periods
+from moltpipe.ledger.schema import metadata
 from moltpipe.ledger.scripts import FiledScript, file_script
 from moltpipe.ledger.series import episodes_of
 from moltpipe.ledger.shots import write_shots
@@ -68,7 +69,7 @@ def series(db: Connection) -> list[Episode]:
     script = filed(db)
     period = opened(db)
     vote(db, script.script_id)
-    outcome = close_period(db, period.id, RULES, period.ends_at)
+    outcome = close_agent_vote(db, period.id, RULES, period.ends_at)
     return episodes_of(db, outcome.winners[0].series_id)
 
 
@@ -119,6 +120,14 @@ def stored(name: str) -> Stored:
 
 def one(db: Connection, statement: str, **values: object) -> Any:  # noqa: ANN401 (whatever the column holds)
     return db.execute(sa.text(statement), values).scalar_one()
+
+
+def everything(db: Connection) -> dict[str, list[Any]]:
+    """All rows of all tables, to see whether anything was changed."""
+    return {
+        table.name: sorted(db.execute(sa.select(sa.func.to_jsonb(table.table_valued()))).scalars(), key=json.dumps)
+        for table in metadata.tables.values()
+    }
 
 
 def hang_up(db: Connection, url: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from moltpipe.ledger.audience import clip_vote_of
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import Superseded
 from moltpipe.ledger.media import ShotOfAnother, UnwantedVariant, publish_variant, record_take, record_voiceover
@@ -155,6 +156,24 @@ def test_the_only_variant_of_an_episode_is_selected_at_once(database: Database, 
     with database.begin() as db:
         claim, _ = claimed(db, episodes[1])
         assert publish(db, claim, 1, "cut").is_selected
+
+
+def test_the_last_variant_of_a_pilot_opens_the_vote_on_them_in_the_same_transaction(
+    database: Database, episodes: list[Episode], at_work: tuple[Claim, tuple[Shot, ...]]
+) -> None:
+    claim, _ = at_work
+    with database.begin() as db:
+        for number in (1, 2, 3):
+            publish(db, claim, number, f"cut-{number}")
+    with database.begin() as db:
+        assert clip_vote_of(db, episodes[0].id) is None
+        publish(db, claim, 4, "cut-4")
+        opened = clip_vote_of(db, episodes[0].id)
+        assert opened is not None
+        db.rollback()
+    with database.begin() as db:
+        assert clip_vote_of(db, episodes[0].id) is None
+        assert set(load_production(db, episodes[0].partition_key).variants) == {1, 2, 3}
 
 
 def test_a_variant_that_nobody_wants_is_refused(database: Database, episodes: list[Episode]) -> None:

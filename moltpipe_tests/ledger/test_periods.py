@@ -19,6 +19,7 @@ from moltpipe.ledger.periods import (
     SettingRefused,
     UnknownPeriodId,
     change_voting_settings,
+    close_agent_vote,
     close_early,
     close_period,
     create_period,
@@ -28,10 +29,11 @@ from moltpipe.ledger.periods import (
     list_periods,
     make_room,
     open_due_periods,
+    unprocessed_periods,
     voting_settings,
 )
 from moltpipe.studio.voting import Cadence, VotingRules
-from moltpipe_tests.ledger.beginnings import NOON, RULES, await_a_waiter, filed, hang_up, one, opened, vote
+from moltpipe_tests.ledger.beginnings import NOON, RULES, await_a_waiter, filed, hang_up, one, opened, series, vote
 
 HOUR = timedelta(hours=1)
 WRITTEN = ("limited_series", "episodes", "production_jobs")
@@ -54,7 +56,7 @@ def test_closing_writes_winner_series_episodes_and_jobs(database: Database) -> N
             vote(db, script.script_id, "orbit")
         vote(db, winner.script_id, "marrow")
     with database.begin() as db:
-        outcome = close_period(db, period.id, RULES, period.ends_at)
+        outcome = close_agent_vote(db, period.id, RULES, period.ends_at)
     with database.begin() as db:
         assert _standing(db) == {"Won": "selected", "Lost": "rejected", "Elsewhere": "selected"}
         assert _counts(db) == {"limited_series": 2, "episodes": 10, "production_jobs": 10}
@@ -105,7 +107,7 @@ def test_a_closer_that_waits_sees_what_the_other_one_decided(database: Database)
 
     with ThreadPoolExecutor(1) as pool:
         with database.begin() as db:
-            outcome = close_period(db, period.id, RULES, period.ends_at)
+            outcome = close_agent_vote(db, period.id, RULES, period.ends_at)
             second = pool.submit(close)
             await_a_waiter(db)
         assert second.result() == outcome
@@ -129,7 +131,7 @@ def test_a_crash_in_the_middle_of_a_closing_leaves_nothing(database: Database, d
         assert _counts(db) == dict.fromkeys(WRITTEN, 0)
         assert _standing(db) == {"The Buoy": "voting"}
         assert not get_period(db, period.id).is_processed
-        assert len(close_period(db, period.id, RULES, period.ends_at).winners) == 1
+        assert len(close_agent_vote(db, period.id, RULES, period.ends_at).winners) == 1
 
 
 @pytest.mark.parametrize("early", [timedelta(microseconds=1), timedelta(days=7)])
@@ -172,7 +174,7 @@ def test_closing_early_is_recorded_with_its_reason(database: Database) -> None:
         closed = get_period(db, period.id)
         assert (closed.is_processed, closed.closed_early_reason) == (True, "the hall is needed")
         assert outcome.closed_early_reason == "the hall is needed"
-        assert len(outcome.winners) == 1
+        assert _standing(db) == {"The Buoy": "selected"}
         assert close_period(db, period.id, RULES, NOON) == outcome
 
 
@@ -197,7 +199,7 @@ def test_a_tie_goes_to_the_earlier_submission(database: Database) -> None:
         period = opened(db)
         for script in (late, early):
             vote(db, script.script_id)
-        outcome = close_period(db, period.id, RULES, period.ends_at)
+        outcome = close_agent_vote(db, period.id, RULES, period.ends_at)
     assert [winner.title for winner in outcome.winners] == ["Early"]
 
 
@@ -205,7 +207,7 @@ def test_without_a_vote_all_scripts_wait_for_the_next_period(database: Database)
     with database.begin() as db:
         filed(db)
         period = opened(db)
-        outcome = close_period(db, period.id, RULES, period.ends_at)
+        outcome = close_agent_vote(db, period.id, RULES, period.ends_at)
         assert (outcome.winners, _standing(db)) == ((), {"The Buoy": "submitted"})
         opened(db, period.ends_at)
         assert _standing(db) == {"The Buoy": "voting"}
@@ -216,7 +218,7 @@ def test_votes_below_the_threshold_select_nobody(database: Database) -> None:
         script = filed(db)
         period = opened(db)
         vote(db, script.script_id, value=-1)
-        outcome = close_period(db, period.id, RULES, period.ends_at)
+        outcome = close_agent_vote(db, period.id, RULES, period.ends_at)
         assert outcome.winners == ()
         assert outcome.reason is not None
         assert _standing(db) == {"The Buoy": "rejected"}
@@ -226,7 +228,7 @@ def test_votes_below_the_threshold_select_nobody(database: Database) -> None:
 def test_a_period_that_was_never_opened_closes_with_nobody_in_it(database: Database) -> None:
     with database.begin() as db:
         period = create_period(db, "agent_voting", NOON, NOON + HOUR)
-        outcome = close_period(db, period.id, RULES, period.ends_at)
+        outcome = close_agent_vote(db, period.id, RULES, period.ends_at)
     assert (outcome.ranking, outcome.winners) == ((), ())
     assert outcome.reason is not None
 
@@ -237,7 +239,7 @@ def test_a_script_whose_document_was_broken_by_hand_does_not_hold_up_the_vote(da
         period = opened(db)
         vote(db, script.script_id)
         db.execute(sa.text("UPDATE scripts SET script_data = '[]'"))
-        assert len(close_period(db, period.id, RULES, period.ends_at).winners) == 1
+        assert len(close_agent_vote(db, period.id, RULES, period.ends_at).winners) == 1
 
 
 def test_opening_takes_in_every_waiting_script_once(database: Database) -> None:
@@ -281,11 +283,28 @@ def test_a_period_that_overlaps_is_refused_and_the_other_one_named(database: Dat
         with pytest.raises(PeriodOverlaps) as refused:
             create_period(db, "agent_voting", NOON + HOUR / 2, NOON + 2 * HOUR)
         assert refused.value.other == first
-        # The transaction goes on, and periods may touch; clips are voted on beside scripts.
+        # The transaction goes on, and periods may touch.
         create_period(db, "agent_voting", NOON + HOUR, NOON + 2 * HOUR)
-        create_period(db, "clip_voting", NOON, NOON + HOUR)
     with database.begin() as db:
-        assert len(list_periods(db)) == 3
+        assert len(list_periods(db)) == 2
+
+
+def test_votes_on_variants_stand_beside_those_on_scripts_and_beside_each_other(database: Database) -> None:
+    with database.begin() as db:
+        episodes = series(db)
+        (agents,) = list_periods(db)
+        for episode in episodes[:2]:
+            create_period(db, "clip_voting", agents.starts_at, agents.ends_at, episode_id=episode.id)
+        assert [period.episode_id for period in unprocessed_periods(db)].count(None) == 0
+        assert len(unprocessed_periods(db)) == 2
+
+
+def test_a_vote_on_variants_is_about_an_episode_and_one_on_scripts_is_not(database: Database) -> None:
+    with database.begin() as db:
+        episode = series(db)[0]
+        for period_type, episode_id in (("clip_voting", None), ("agent_voting", episode.id)):
+            with pytest.raises(ValueError, match="clip_voting"):
+                create_period(db, period_type, NOON + HOUR, NOON + 2 * HOUR, episode_id=episode_id)
 
 
 def test_a_period_must_last_and_its_times_must_have_a_zone(database: Database) -> None:
