@@ -6,7 +6,7 @@ Here: telling it to people. Not here: finding it out (`ledger.status`).
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,16 +25,26 @@ def register(app: typer.Typer) -> None:
     app.command(name="status")(status)
 
 
-def status(as_json: Json = False) -> None:
-    """Where each thing is and what it waits for: periods, scripts, series, episodes, jobs, paid calls, spend."""
+def status(
+    everything: Annotated[bool, typer.Option("--all", help="Tell of everything that is finished as well.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Where each thing is and what it waits for: periods, scripts, series, episodes, jobs, paid calls, spend.
+
+    Of the series that are finished and the periods that are closed, only the newest.
+    """
     with session() as opened, opened.database.begin() as db:
-        document = read_status(db, datetime.now(UTC), timedelta(seconds=opened.settings.lease_s))
+        lease = timedelta(seconds=opened.settings.lease_s)
+        document = read_status(db, datetime.now(UTC), lease, everything=everything)
     if as_json:
         print_json(document)
         return
-    _tell_periods(document["periods"])
+    _tell_periods(document["periods"], document["periods_left_out"], everything=everything)
     for series in document["series"]:
         _tell_series(series)
+    if document["series_left_out"]:
+        say(f"and {document['series_left_out']} series that are finished: `moltpipe status --all`")
+        say()
     _tell_calls(document["calls"]["ambiguous"])
     _tell_engines(document["engines"])
     say(f"scripts: {_counts(document['scripts'])}")
@@ -46,9 +56,9 @@ def status(as_json: Json = False) -> None:
     say(f"spent: {document['spend_usd']:.2f} USD" + (f", of which {reserved:.2f} are reserved" if reserved else ""))
 
 
-def _tell_periods(periods: list[dict[str, Any]]) -> None:
+def _tell_periods(periods: list[dict[str, Any]], left_out: int, *, everything: bool) -> None:
     past = [one for one in periods if one["state"] == "processed"]
-    shown = past[-_PAST_SHOWN:] + [one for one in periods if one["state"] != "processed"]
+    shown = periods if everything else past[-_PAST_SHOWN:] + [one for one in periods if one["state"] != "processed"]
     if not shown:
         say("no voting period yet: `moltpipe period create` makes one")
         return
@@ -56,10 +66,12 @@ def _tell_periods(periods: list[dict[str, Any]]) -> None:
         [
             (one["id"], datetime.fromisoformat(one["starts_at"]), datetime.fromisoformat(one["ends_at"]), one["state"])
             for one in shown
-        ]
+        ],
+        {one["id"]: one["episode"] for one in shown if one["episode"] is not None},
     )
-    if len(shown) < len(periods):
-        say(f"and {len(periods) - len(shown)} that were processed before: `moltpipe period list`")
+    more = len(periods) - len(shown) + left_out
+    if more:
+        say(f"and {more} that were processed before: `moltpipe period list`")
     say()
 
 
@@ -71,7 +83,16 @@ def _tell_series(series: dict[str, Any]) -> None:
         say(f"  {one['partition_key']:<{widest}}  {one['status']:<9}  {made}")
         if one["waiting_for"] is not None:
             say(f"    waits for {one['waiting_for']}")
+        if one["variants_wanted"] > 1 and one["variants"]:
+            say(f"    votes {_standing(one['variants'])}")
     say()
+
+
+def _standing(variants: list[dict[str, Any]]) -> str:
+    """How the variants of a pilot stand with the audience: `1: 0, 2: 3 (selected), 3: 1, 4: 0`."""
+    return ", ".join(
+        f"{one['variant_number']}: {one['votes']}{' (selected)' if one['is_selected'] else ''}" for one in variants
+    )
 
 
 def _tell_calls(ambiguous: list[dict[str, Any]]) -> None:

@@ -41,6 +41,17 @@ def _one_of(column: str, *values: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
+def _bytewise(table: str, column: str, *, nullable: bool = False) -> sa.Index:
+    """Keys in the order in which S3 lists them, which is that of their bytes, whatever the locale of the database."""
+    return sa.Index(
+        f"ix_{table}_{column}_bytewise",
+        column,
+        # Said as an operator class, which stands in the same place: Alembic could not compare an expression.
+        postgresql_ops={column: 'COLLATE "C"'},
+        postgresql_where=sa.text(f"{column} IS NOT NULL") if nullable else None,
+    )
+
+
 studios = sa.Table(
     "studios",
     metadata,
@@ -86,6 +97,15 @@ voting_periods = sa.Table(
     # A pilot has one second vote: two processes that see its fourth variant at once open one period.
     sa.Index("uq_voting_periods_episode_id", "episode_id", unique=True),
     sa.Index("ix_voting_periods_ends_at", "ends_at", postgresql_where=sa.text("NOT is_processed")),
+    sa.Index("ix_voting_periods_newest", "period_type", "ends_at", postgresql_where=sa.text("is_processed")),
+    # Of what must not be. It stays empty, so that a look over all of history reads nothing.
+    sa.Index(
+        "ix_voting_periods_processed_early",
+        "processed_at",
+        postgresql_where=sa.text(
+            "is_processed AND (processed_at >= ends_at) IS NOT TRUE AND closed_early_reason IS NULL"
+        ),
+    ),
 )
 
 limited_series = sa.Table(
@@ -110,6 +130,9 @@ limited_series = sa.Table(
     sa.Column("poster_key", sa.Text),
     _time("created_at", nullable=False, now=True),
     _one_of("medium", "video", "audio"),
+    # How many variants an episode is to have, without reading the bible beside it.
+    sa.Index("ix_limited_series_id_medium", "id", "medium"),
+    _bytewise("limited_series", "poster_key", nullable=True),
 )
 
 scripts = sa.Table(
@@ -181,6 +204,12 @@ episodes = sa.Table(
     sa.UniqueConstraint("series_id", "episode_number"),
     sa.CheckConstraint("episode_number BETWEEN 1 AND 5", name="episode_number"),
     sa.CheckConstraint("partition_key ~ '^[a-z0-9][a-z0-9_-]{0,62}$'", name="partition_key"),
+    # Empty as long as the constraint is there: to try the rule on every key takes seconds.
+    sa.Index(
+        "ix_episodes_against_the_rule",
+        "partition_key",
+        postgresql_where=sa.text("partition_key !~ '^[a-z0-9][a-z0-9_-]{0,62}$'"),
+    ),
 )
 
 shots = sa.Table(
@@ -278,6 +307,14 @@ provider_jobs = sa.Table(
     sa.Index("ix_provider_jobs_episode_id", "episode_id"),
     sa.Index("ix_provider_jobs_claimed_at", "claimed_at"),
     sa.Index("ix_provider_jobs_claimed_by", "claimed_by"),
+    # All the money there ever was, without reading the requests beside it.
+    sa.Index(
+        "ix_provider_jobs_paid",
+        "cost_usd",
+        "reserved_usd",
+        postgresql_where=sa.text("cost_usd + reserved_usd > 0"),
+    ),
+    sa.Index("ix_provider_jobs_reserved", "reserved_usd", postgresql_where=sa.text("reserved_usd > 0")),
     # Jobs at a provider: those in flight, and those of the last days.
     sa.Index("ix_provider_jobs_account_left_at", "account", "left_at"),
     sa.Index("ix_provider_jobs_account_submitted_at", "account", "submitted_at"),
@@ -326,6 +363,7 @@ voiceovers = sa.Table(
     _ref("provider_job_id", "provider_jobs", nullable=True),
     sa.UniqueConstraint("shot_id", "take_number"),
     *_media_checks(),
+    _bytewise("voiceovers", "media_key"),
 )
 
 takes = sa.Table(
@@ -351,6 +389,8 @@ takes = sa.Table(
     sa.CheckConstraint("variant_number BETWEEN 1 AND 4", name="variant_number"),
     *_media_checks(),
     sa.Index("uq_takes_current", "shot_id", "variant_number", unique=True, postgresql_where=sa.text("is_current")),
+    _bytewise("takes", "media_key"),
+    _bytewise("takes", "sound_key", nullable=True),
 )
 
 scores = sa.Table(
@@ -363,6 +403,7 @@ scores = sa.Table(
     _ref("provider_job_id", "provider_jobs", nullable=True),
     sa.UniqueConstraint("episode_id", "take_number"),
     *_media_checks(),
+    _bytewise("scores", "media_key"),
 )
 
 clip_variants = sa.Table(
@@ -386,6 +427,9 @@ clip_variants = sa.Table(
     sa.CheckConstraint("variant_number BETWEEN 1 AND 4", name="variant_number"),
     *_media_checks(),
     sa.Index("uq_clip_variants_selected", "episode_id", unique=True, postgresql_where=sa.text("is_selected")),
+    _bytewise("clip_variants", "video_key"),
+    _bytewise("clip_variants", "captions_key"),
+    _bytewise("clip_variants", "thumbnail_key"),
 )
 
 clip_votes = sa.Table(

@@ -139,13 +139,16 @@ def reservation(db: Connection, purchase: Purchase, caps: Caps, now: datetime) -
 
 def spend(db: Connection) -> Decimal:
     """All that was ever spent, in US dollars, with what is reserved for calls that are not over."""
-    return _spent(db, sa.true())
+    # Said as in the index, which holds no call that cost nothing.
+    return _spent(db, provider_jobs.c.cost_usd + provider_jobs.c.reserved_usd > sa.literal_column("0"))
 
 
 def reserved(db: Connection) -> Decimal:
     """What is reserved for calls that are not over, in US dollars; `spend` holds it as well."""
     total: Decimal = db.execute(
-        sa.select(sa.func.coalesce(sa.func.sum(provider_jobs.c.reserved_usd), Decimal(0)))
+        sa.select(sa.func.coalesce(sa.func.sum(provider_jobs.c.reserved_usd), Decimal(0))).where(
+            provider_jobs.c.reserved_usd > sa.literal_column("0")
+        )
     ).scalar_one()
     return total
 

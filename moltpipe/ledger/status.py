@@ -7,21 +7,26 @@ people (`cli`).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import UUID as POSTGRES_UUID
+from sqlalchemy.engine import Connection, Row, RowMapping
 
 from moltpipe.ledger.accounts import account_states
+from moltpipe.ledger.audience import CLIP_VOTING
 from moltpipe.ledger.calls import ambiguous_calls, count_at_provider
-from moltpipe.ledger.jobs import load_jobs
-from moltpipe.ledger.periods import list_periods
-from moltpipe.ledger.schema import episodes, limited_series, scripts
+from moltpipe.ledger.jobs import load_jobs_where
+from moltpipe.ledger.periods import AGENT_VOTING
+from moltpipe.ledger.schema import clip_variants, clip_votes, episodes, limited_series, scripts, voting_periods
 from moltpipe.ledger.spending import reserved, spend
+from moltpipe.ledger.windows import PERIODS, period_from
 from moltpipe.studio.jobs import lease_state, waiting_for
-from moltpipe.studio.records import Job
+from moltpipe.studio.screenplay import EPISODES_PER_SERIES, PILOT_VARIANTS
 from moltpipe.studio.voting import period_state
 
 LEASE = timedelta(seconds=60)
@@ -37,42 +42,37 @@ _episode_progress = sa.table(
 )
 _series_progress = sa.table("series_progress", sa.column("series_id"), sa.column("status"))
 
+NEWEST = 20
+"""So many of the series that are finished are told of, and so many of the periods of each kind that are processed."""
 
-def status(db: Connection, now: datetime, lease: timedelta = LEASE) -> dict[str, Any]:
+
+def status(db: Connection, now: datetime, lease: timedelta = LEASE, *, everything: bool = False) -> dict[str, Any]:
     """Periods, scripts, series with their episodes, jobs, calls, accounts and spend, as JSON.
 
-    `spend_usd` holds `reserved_usd`, which is set aside for calls that are not over.
+    Of what is finished, the newest alone, unless `everything` is asked for: `series_left_out` and `periods_left_out`
+    say how many more there are. `spend_usd` holds `reserved_usd`, which is set aside for calls that are not over.
     """
-    jobs = {job.episode_id: job for job in load_jobs(db, unfinished_only=False)}
+    newest = None if everything else NEWEST
     undecided = db.execute(ambiguous_calls().order_by("since")).all()
     # The oldest of an episode comes last and stays.
     undecided_calls = {row.episode: row.call_id for row in reversed(undecided)}
-    episodes_by_series, job_counts = _episodes(db, jobs, undecided_calls, now, lease)
+    periods, periods_left_out = _periods(db, newest)
+    series, series_left_out = _series(db, newest)
+    episodes_by_series, job_counts = _episodes(db, [row["id"] for row in series], undecided_calls, now, lease)
     return {
-        "periods": [
-            {
-                "id": str(period.id),
-                "period_type": period.period_type,
-                "starts_at": period.starts_at.isoformat(),
-                "ends_at": period.ends_at.isoformat(),
-                "state": period_state(period),
-            }
-            for period in list_periods(db)
-        ],
+        "periods": periods,
+        "periods_left_out": periods_left_out,
         "scripts": _scripts(db),
         "series": [
             {
-                "id": str(row.id),
-                "title": row.title,
-                "status": row.status,
-                "episodes": episodes_by_series[row.id],
+                "id": str(row["id"]),
+                "title": row["title"],
+                "status": row["status"],
+                "episodes": episodes_by_series[row["id"]],
             }
-            for row in db.execute(
-                sa.select(limited_series.c.id, limited_series.c.title, _series_progress.c.status)
-                .join(_series_progress, _series_progress.c.series_id == limited_series.c.id)
-                .order_by(limited_series.c.created_at, limited_series.c.id)
-            )
+            for row in series
         ],
+        "series_left_out": series_left_out,
         "jobs": {name: job_counts[name] for name in _JOBS.values()},
         "calls": {"in_flight": count_at_provider(db), "ambiguous": [_ambiguous(row) for row in undecided]},
         "engines": [
@@ -89,6 +89,101 @@ def status(db: Connection, now: datetime, lease: timedelta = LEASE) -> dict[str,
     }
 
 
+def _periods(db: Connection, newest: int | None) -> tuple[list[dict[str, Any]], int]:
+    """The earliest first, and how many are left out. A vote on variants says of which episode."""
+    statement = (
+        sa.select(*PERIODS.selected_columns, episodes.c.partition_key)
+        .outerjoin(episodes, episodes.c.id == voting_periods.c.episode_id)
+        .order_by(voting_periods.c.starts_at, voting_periods.c.id)
+    )
+    if newest is not None:
+        latest = (
+            sa.select(voting_periods.c.id)
+            .where(voting_periods.c.is_processed, voting_periods.c.period_type == kind)
+            .order_by(voting_periods.c.ends_at.desc())
+            .limit(newest)
+            for kind in (AGENT_VOTING, CLIP_VOTING)
+        )
+        unprocessed = sa.select(voting_periods.c.id).where(~voting_periods.c.is_processed)
+        statement = statement.where(voting_periods.c.id.in_(sa.union_all(unprocessed, *latest)))
+    rows: list[Row[Any]] = list(db.execute(statement))
+    told = [
+        {
+            "id": str(period.id),
+            "period_type": period.period_type,
+            "starts_at": period.starts_at.isoformat(),
+            "ends_at": period.ends_at.isoformat(),
+            "state": period_state(period),
+            "episode": row.partition_key,
+        }
+        for row in rows
+        for period in (period_from(row),)
+    ]
+    return told, _count(db, voting_periods) - len(told)
+
+
+def _series(db: Connection, newest: int | None) -> tuple[list[RowMapping], int]:
+    """Id, title and status in the order in which they were made, and how many are left out."""
+    told = (
+        sa.select(limited_series.c.id, limited_series.c.title, _series_progress.c.status)
+        .join(_series_progress, _series_progress.c.series_id == limited_series.c.id)
+        .order_by(limited_series.c.created_at, limited_series.c.id)
+    )
+    if newest is not None:
+        told = told.where(limited_series.c.id == _any(_series_to_tell(db, newest)))
+    rows = list(db.execute(told).mappings())
+    return rows, _count(db, limited_series) - len(rows)
+
+
+def _series_to_tell(db: Connection, newest: int) -> list[UUID]:
+    """Every series that is not finished, and the newest of those that are.
+
+    Says what the view `series_progress` says of a finished one, in one pass over all variants: the view counts anew
+    for each of all episodes that ever were.
+    """
+    out = (
+        sa.select(
+            clip_variants.c.episode_id,
+            sa.func.count().label("variants"),
+            sa.func.count().filter(clip_variants.c.variant_number == 1).label("first"),
+        )
+        .group_by(clip_variants.c.episode_id)
+        .subquery()
+    )
+    is_out = sa.case(
+        (sa.and_(episodes.c.episode_number == 1, limited_series.c.medium == "video"), out.c.variants >= PILOT_VARIANTS),
+        else_=out.c.first >= 1,
+    )
+    finished = (
+        sa.select(episodes.c.series_id)
+        .join(limited_series, limited_series.c.id == episodes.c.series_id)
+        .join(out, out.c.episode_id == episodes.c.id)
+        .where(is_out)
+        .group_by(episodes.c.series_id)
+        .having(sa.func.count() >= EPISODES_PER_SERIES)
+        .subquery()
+    )
+    is_finished = finished.c.series_id.is_not(None)
+    ranked = (
+        sa.select(
+            limited_series.c.id,
+            is_finished.label("is_finished"),
+            sa.func.row_number()
+            .over(partition_by=is_finished, order_by=(limited_series.c.created_at.desc(), limited_series.c.id))
+            .label("place"),
+        )
+        .outerjoin(finished, finished.c.series_id == limited_series.c.id)
+        .subquery()
+    )
+    wanted = sa.select(ranked.c.id).where(~ranked.c.is_finished | (ranked.c.place <= newest))
+    return list(db.execute(wanted).scalars())
+
+
+def _count(db: Connection, table: sa.Table) -> int:
+    counted: int = db.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+    return counted
+
+
 def _ambiguous(row: Row[Any]) -> dict[str, Any]:
     return {
         "id": str(row.call_id),
@@ -102,9 +197,11 @@ def _ambiguous(row: Row[Any]) -> dict[str, Any]:
 
 
 def _episodes(
-    db: Connection, jobs: dict[UUID, Job], undecided_calls: dict[str, UUID], now: datetime, lease: timedelta
+    db: Connection, series_ids: Sequence[UUID], undecided_calls: dict[str, UUID], now: datetime, lease: timedelta
 ) -> tuple[dict[UUID, list[dict[str, Any]]], Counter[str]]:
-    """The episodes of every series, and how many of the unfinished jobs are where."""
+    """The episodes of these series, and how many of their unfinished jobs are where."""
+    jobs = {job.episode_id: job for job in load_jobs_where(db, _of(series_ids))}
+    variants = _variants(db, series_ids)
     # Leases are measured by the clock that wrote them.
     clock = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     by_series: dict[UUID, list[dict[str, Any]]] = defaultdict(list)
@@ -112,6 +209,7 @@ def _episodes(
     rows = db.execute(
         sa.select(episodes, _episode_progress)
         .join(_episode_progress, _episode_progress.c.episode_id == episodes.c.id)
+        .where(_of(series_ids))
         .order_by(episodes.c.series_id, episodes.c.episode_number)
     )
     for row in rows:
@@ -131,9 +229,55 @@ def _episodes(
                 else "`moltpipe repair`: it has no production job"
                 if job is None
                 else waiting_for(job, lease_state(job, clock, lease), now, undecided_calls.get(row.partition_key)),
+                "variants": variants[row.id],
+                "selected_variant": next(
+                    (one["variant_number"] for one in variants[row.id] if one["is_selected"]), None
+                ),
             }
         )
     return by_series, counts
+
+
+def _variants(db: Connection, series_ids: Sequence[UUID]) -> dict[UUID, list[dict[str, Any]]]:
+    """The variants that are out, by episode, each with the votes of the audience."""
+    votes = (
+        sa.select(sa.func.count())
+        .where(clip_votes.c.clip_variant_id == clip_variants.c.id)
+        .correlate(clip_variants)
+        .scalar_subquery()
+    )
+    rows = db.execute(
+        sa.select(
+            clip_variants.c.id,
+            clip_variants.c.episode_id,
+            clip_variants.c.variant_number,
+            clip_variants.c.is_selected,
+            votes.label("votes"),
+        )
+        .join(episodes, episodes.c.id == clip_variants.c.episode_id)
+        .where(_of(series_ids))
+        .order_by(clip_variants.c.episode_id, clip_variants.c.variant_number)
+    )
+    by_episode: dict[UUID, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_episode[row.episode_id].append(
+            {
+                "id": str(row.id),
+                "variant_number": row.variant_number,
+                "votes": row.votes,
+                "is_selected": row.is_selected,
+            }
+        )
+    return by_episode
+
+
+def _of(series_ids: Sequence[UUID]) -> sa.ColumnElement[bool]:
+    return episodes.c.series_id == _any(series_ids)
+
+
+def _any(ids: Sequence[UUID]) -> sa.ColumnElement[Any]:
+    """As one array: of values one by one, a statement takes 65,535."""
+    return sa.any_(sa.literal(list(ids), ARRAY(POSTGRES_UUID(as_uuid=True))))
 
 
 def _scripts(db: Connection) -> dict[str, int]:

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from moltpipe_tests.bench import measuring
+from moltpipe.ledger.checks import CHECKS
+from moltpipe_tests.bench import measuring, scale
 from moltpipe_tests.bench.cases import cases
 from moltpipe_tests.bench.measuring import CaseFailed, machine, measure
 from moltpipe_tests.bench.registry import CASES, FINDINGS, Case, Finding, Measurement, Python
 from moltpipe_tests.bench.report import Report
+from moltpipe_tests.bench.scale import Size, look
 
 
 def hungry(_: Path) -> dict[str, float]:
@@ -92,3 +94,24 @@ def test_the_report_is_a_table_and_the_same_figures_as_json(tmp_path: Path) -> N
         assert "7.0 x" in said
         assert "NO" in said
         assert "gate: left out" in said
+
+
+def test_the_scale_case_takes_the_time_of_every_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "LOOKS", 1)
+    took = look(tmp_path, Size(scripts=100, takes=200))
+    assert {"filling_s", "checks", "status", "status command", "period_sensor", "integrity_sensor"} < set(took)
+    assert {name.removeprefix("check ") for name in took if name.startswith("check ")} == {one.name for one in CHECKS}
+    assert took["checks"] == pytest.approx(sum(took[f"check {one.name}"] for one in CHECKS))
+    measured = {"scale": Measurement(1.0, user_s=1.0, system_s=0.0, peak_mib=1, repeats=1, details=took)}
+    found = {one["name"]: one for one in Report(machine(), measured, {}).findings()}
+    slowest = max(took[f"check {one.name}"] for one in CHECKS)
+    assert found["slowest check"]["value"] == slowest
+    limits = {name: one["at_most"] for name, one in found.items() if one["at_most"] is not None}
+    assert limits == {
+        "all checks": 2000,
+        "status": 1000,
+        "status command": 1000,
+        "period_sensor": 1000,
+        "production_sensor": 1000,
+        "integrity_sensor": 1000,
+    }

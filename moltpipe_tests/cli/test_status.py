@@ -8,6 +8,7 @@ from moltpipe.ledger.database import Database
 from moltpipe.ledger.periods import create_period
 from moltpipe_tests.cli.conftest import Moltpipe, now
 from moltpipe_tests.ledger.beginnings import intent, submitted
+from moltpipe_tests.ledger.big_studio import TAKES_PER_SERIES, fill
 from moltpipe_tests.stories import a_series
 
 
@@ -16,8 +17,10 @@ def test_an_empty_ledger_has_the_whole_shape(moltpipe: Moltpipe) -> None:
     assert said.status == 0
     assert said.json == {
         "periods": [],
+        "periods_left_out": 0,
         "scripts": {"draft": 0, "submitted": 0, "voting": 0, "selected": 0, "rejected": 0},
         "series": [],
+        "series_left_out": 0,
         "jobs": {"pending": 0, "running": 0, "failed": 0},
         "calls": {"in_flight": 0, "ambiguous": []},
         "engines": [],
@@ -41,6 +44,8 @@ def test_every_episode_says_where_it_is_and_what_it_waits_for(moltpipe: Moltpipe
             "variants_done": 0,
             "variants_wanted": one.variants_wanted,
             "waiting_for": "a free run",
+            "variants": [],
+            "selected_variant": None,
         }
         for one in episodes
     ]
@@ -92,3 +97,19 @@ def test_of_many_past_periods_the_last_three_are_shown(moltpipe: Moltpipe, datab
     said = moltpipe("status").out
     assert [str(period.id) in said for period in periods] == [False, False, True, True, True]
     assert "and 2 that were processed before" in said
+
+
+def test_people_see_how_the_audience_votes_and_how_much_is_left_out(moltpipe: Moltpipe, database: Database) -> None:
+    with database.begin() as db:
+        fill(db, scripts=200, takes=TAKES_PER_SERIES * 22)
+    said = moltpipe("status").out
+    assert "    votes 1: 0, 2: 2, 3: 1, 4: 0\n" in said
+    assert "    votes 1: 0, 2: 2 (selected), 3: 1, 4: 0\n" in said
+    assert "and 2 series that are finished: `moltpipe status --all`" in said
+    assert "  on the variants of the-story-no-" in said
+    assert max(map(len, said.splitlines())) <= 80
+    everything = moltpipe("status", "--all").out
+    assert "left" not in everything
+    assert "--all" not in everything
+    assert everything.count(" · completed") == said.count(" · completed") + 2 == 22
+    assert len(moltpipe("status", "--all", "--json").json["series"]) == 32

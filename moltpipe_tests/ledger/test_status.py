@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
 
@@ -10,13 +11,26 @@ import sqlalchemy as sa
 
 from moltpipe.ledger import calls
 from moltpipe.ledger.accounts import block_account
+from moltpipe.ledger.audience import cast_clip_vote, clip_vote_of, standing_of
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import claim_job, complete_job, fail_job, rest_job
 from moltpipe.ledger.media import publish_variant
-from moltpipe.ledger.periods import create_period
-from moltpipe.ledger.status import status
+from moltpipe.ledger.periods import close_early, create_period
+from moltpipe.ledger.status import NEWEST, status
 from moltpipe.studio.records import Episode
-from moltpipe_tests.ledger.beginnings import LEASE, NOON, claimed, filed, intent, one, series, stored, submitted
+from moltpipe_tests.ledger.beginnings import (
+    LEASE,
+    NOON,
+    RULES,
+    claimed,
+    filed,
+    intent,
+    one,
+    series,
+    stored,
+    submitted,
+)
+from moltpipe_tests.ledger.big_studio import TAKES_PER_SERIES, fill
 
 
 @pytest.fixture
@@ -56,7 +70,8 @@ def test_the_document_has_the_shape_of_the_contract(database: Database, episodes
         calls.mark_succeeded(db, submitted(db).id, Decimal("0.25"))
         document = json.loads(json.dumps(status(db, NOON)))
     assert [period["state"] for period in document["periods"]] == ["processed", "scheduled"]
-    assert set(document["periods"][0]) == {"id", "period_type", "starts_at", "ends_at", "state"}
+    assert set(document["periods"][0]) == {"id", "period_type", "starts_at", "ends_at", "state", "episode"}
+    assert (document["periods_left_out"], document["series_left_out"]) == (0, 0)
     assert document["scripts"] == {"draft": 0, "submitted": 1, "voting": 0, "selected": 1, "rejected": 0}
     (one_series,) = document["series"]
     assert (one_series["title"], one_series["status"]) == ("The Buoy", "pending")
@@ -69,6 +84,8 @@ def test_the_document_has_the_shape_of_the_contract(database: Database, episodes
         "variants_done",
         "variants_wanted",
         "waiting_for",
+        "variants",
+        "selected_variant",
     }
     assert document["jobs"] == {"pending": 5, "running": 0, "failed": 0}
     assert document["calls"] == {"in_flight": 0, "ambiguous": []}
@@ -190,3 +207,42 @@ def test_an_episode_without_a_job_points_to_the_repair(database: Database, episo
     with database.begin() as db:
         db.execute(sa.text("DELETE FROM production_jobs WHERE episode_id = :id"), {"id": episodes[4].id})
         assert "repair" in status(db, NOON)["series"][0]["episodes"][4]["waiting_for"]
+
+
+def test_a_pilot_says_how_its_variants_stand_and_which_is_selected(database: Database, episodes: list[Episode]) -> None:
+    pilot = episodes[0]
+    with database.begin() as db:
+        publish(db, pilot)
+        publish(db, episodes[1])
+        vote = clip_vote_of(db, pilot.id)
+        assert vote is not None
+        third = standing_of(db, pilot.id)[2].variant_id
+        cast_clip_vote(db, third, "agent:a", vote.starts_at)
+        before = json.loads(json.dumps(status(db, NOON)))
+        close_early(db, vote.id, RULES, vote.starts_at, "the tests wait for nobody")
+        after = status(db, NOON)["series"][0]["episodes"]
+    told, other = before["series"][0]["episodes"][:2]
+    assert told["variants"][2] == {"id": str(third), "variant_number": 3, "votes": 1, "is_selected": False}
+    assert [one["votes"] for one in told["variants"]] == [0, 0, 1, 0]
+    assert (told["selected_variant"], other["selected_variant"]) == (None, 1)
+    assert [one["selected_variant"] for one in after] == [3, 1, None, None, None]
+    about = {period["period_type"]: period["episode"] for period in before["periods"]}
+    assert about == {"agent_voting": None, "clip_voting": pilot.partition_key}
+
+
+def test_of_a_big_studio_all_that_is_unfinished_is_told_and_the_newest_of_the_rest(transaction: sa.Connection) -> None:
+    studio = fill(transaction, scripts=500, takes=TAKES_PER_SERIES * 30)
+    assert (studio.series, NEWEST) == (40, 20)
+    document = status(transaction, datetime.now(UTC))
+    states = Counter(series["status"] for series in document["series"])
+    assert (states["completed"], sum(states.values())) == (20, 30)
+    assert document["series_left_out"] == 10
+    everything = status(transaction, datetime.now(UTC), everything=True)
+    assert (len(everything["series"]), everything["series_left_out"], everything["periods_left_out"]) == (40, 0, 0)
+    finished = [series for series in everything["series"] if series["status"] == "completed"]
+    assert [series for series in document["series"] if series["status"] == "completed"] == finished[10:]
+    assert document["jobs"] == everything["jobs"] == {"pending": 36, "running": 6, "failed": 0}
+    processed = Counter(period["period_type"] for period in document["periods"] if period["state"] == "processed")
+    assert processed == {"agent_voting": 8, "clip_voting": 20}
+    assert document["periods_left_out"] == 12
+    assert len(everything["periods"]) == len(document["periods"]) + 12

@@ -105,7 +105,7 @@ class Check:
         capped = sa.select(
             found, sa.func.count().over().label("_count"), sa.func.min(found.c.since).over().label("_min")
         )
-        rows = db.execute(capped.order_by(found.c.since).limit(MAX_ROWS)).mappings().all()
+        rows = db.execute(capped.order_by(found.c.since.nulls_last()).limit(MAX_ROWS)).mappings().all()
         if not rows:
             return self.finding()
         return self.finding(

@@ -17,6 +17,7 @@ from moltpipe.studio.screenplay import EPISODES_PER_SERIES
 
 
 def _orphans(_db: Connection, _conditions: Conditions) -> sa.Select[Any]:
+    of_this_script = sa.and_(limited_series.c.id == scripts.c.series_id, limited_series.c.script_id == scripts.c.id)
     return (
         sa.select(
             scripts.c.id.label("script_id"),
@@ -26,7 +27,7 @@ def _orphans(_db: Connection, _conditions: Conditions) -> sa.Select[Any]:
             scripts.c.submitted_at,
             sa.func.coalesce(voting_periods.c.processed_at, scripts.c.submitted_at).label("since"),
         )
-        .outerjoin(limited_series, limited_series.c.id == scripts.c.series_id)
+        .outerjoin(limited_series, of_this_script)
         .outerjoin(voting_periods, voting_periods.c.id == scripts.c.voting_period_id)
         .where(scripts.c.pilot_status == "selected", limited_series.c.id.is_(None))
     )
@@ -42,19 +43,33 @@ SELECTED_SCRIPTS_HAVE_SERIES = Check(
 
 
 def _incomplete(_db: Connection, _conditions: Conditions) -> sa.Select[Any]:
+    # The job that the view `episode_progress` looks at; there is one of a type.
+    job_type = sa.case((episodes.c.episode_number == 1, "pilot_variants"), else_="single_episode")
+    per_series = (
+        sa.select(
+            episodes.c.series_id,
+            sa.func.count().label("episodes"),
+            sa.func.count(production_jobs.c.id).label("episodes_with_job"),
+        )
+        .outerjoin(
+            production_jobs,
+            sa.and_(production_jobs.c.episode_id == episodes.c.id, production_jobs.c.job_type == job_type),
+        )
+        .group_by(episodes.c.series_id)
+        .subquery()
+    )
+    with_job = sa.func.coalesce(per_series.c.episodes_with_job, 0)
     return (
         sa.select(
             limited_series.c.id.label("series_id"),
             limited_series.c.title,
             limited_series.c.script_id,
-            sa.func.count(episodes.c.id.distinct()).label("episodes"),
-            sa.func.count(production_jobs.c.episode_id.distinct()).label("episodes_with_job"),
+            sa.func.coalesce(per_series.c.episodes, 0).label("episodes"),
+            with_job.label("episodes_with_job"),
             limited_series.c.created_at.label("since"),
         )
-        .outerjoin(episodes, episodes.c.series_id == limited_series.c.id)
-        .outerjoin(production_jobs, production_jobs.c.episode_id == episodes.c.id)
-        .group_by(limited_series.c.id)
-        .having(sa.func.count(production_jobs.c.episode_id.distinct()) < EPISODES_PER_SERIES)
+        .outerjoin(per_series, per_series.c.series_id == limited_series.c.id)
+        .where(with_job < EPISODES_PER_SERIES)
     )
 
 

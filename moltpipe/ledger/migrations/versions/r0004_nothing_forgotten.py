@@ -149,7 +149,35 @@ JOIN clip_variants AS v ON v.episode_id = e.id AND v.is_selected
 """
 
 # For looks over everything, which must stay cheap with a million takes.
-INDEXES: tuple[str, ...] = ()
+INDEXES: tuple[str, ...] = (
+    # Keys in the order in which S3 lists them, which is that of their bytes, whatever the locale of the database.
+    'CREATE INDEX ix_takes_media_key_bytewise ON takes (media_key COLLATE "C")',
+    'CREATE INDEX ix_takes_sound_key_bytewise ON takes (sound_key COLLATE "C") WHERE sound_key IS NOT NULL',
+    'CREATE INDEX ix_voiceovers_media_key_bytewise ON voiceovers (media_key COLLATE "C")',
+    'CREATE INDEX ix_scores_media_key_bytewise ON scores (media_key COLLATE "C")',
+    'CREATE INDEX ix_clip_variants_video_key_bytewise ON clip_variants (video_key COLLATE "C")',
+    'CREATE INDEX ix_clip_variants_captions_key_bytewise ON clip_variants (captions_key COLLATE "C")',
+    'CREATE INDEX ix_clip_variants_thumbnail_key_bytewise ON clip_variants (thumbnail_key COLLATE "C")',
+    """
+CREATE INDEX ix_limited_series_poster_key_bytewise ON limited_series (poster_key COLLATE "C")
+    WHERE poster_key IS NOT NULL
+""",
+    # What must not be, and is not: indexes that stay empty, so that a look over all of history reads nothing.
+    """
+CREATE INDEX ix_voting_periods_processed_early ON voting_periods (processed_at)
+    WHERE is_processed AND (processed_at >= ends_at) IS NOT TRUE AND closed_early_reason IS NULL
+""",
+    """
+CREATE INDEX ix_episodes_against_the_rule ON episodes (partition_key)
+    WHERE partition_key !~ '^[a-z0-9][a-z0-9_-]{0,62}$'
+""",
+    # How many variants an episode is to have, without reading the bible beside it.
+    "CREATE INDEX ix_limited_series_id_medium ON limited_series (id, medium)",
+    "CREATE INDEX ix_voting_periods_newest ON voting_periods (period_type, ends_at) WHERE is_processed",
+    # All the money there ever was, without reading the requests beside it.
+    "CREATE INDEX ix_provider_jobs_paid ON provider_jobs (cost_usd, reserved_usd) WHERE cost_usd + reserved_usd > 0",
+    "CREATE INDEX ix_provider_jobs_reserved ON provider_jobs (reserved_usd) WHERE reserved_usd > 0",
+)
 
 
 def upgrade() -> None:
