@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from moltpipe.ledger.database import Database
 from moltpipe.runtime.house import open_house
+from moltpipe.runtime.services import Services, open_store
 from moltpipe.settings import Settings, load_settings
+from moltpipe.store import A_LOOK, Store
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,11 @@ class Session:
 
     settings: Settings
     database: Database
+    services: Services
+
+    def look(self) -> Store:
+        """The media in S3, for looking at what is there. Opened on demand: it takes longer than most commands."""
+        return open_store(self.services, self.settings.s3_bucket, A_LOOK)
 
 
 @contextmanager
@@ -33,6 +41,15 @@ def session() -> Iterator[Session]:
     with open_house(settings) as house:
         database = Database(house.services.database_url.get_secret_value())
         try:
-            yield Session(settings, database)
+            yield Session(settings, database, house.services)
         finally:
             database.dispose()
+
+
+def operator() -> str:
+    """Who gives the command, by the name of the system's account."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number that has no name.
+        return "an operator"

@@ -66,6 +66,25 @@ def load_jobs(db: Connection, *, unfinished_only: bool = True) -> list[Job]:
     return [_job(row) for row in db.execute(statement)]
 
 
+def load_jobs_where(db: Connection, condition: sa.ColumnElement[bool]) -> list[Job]:
+    """Production jobs of which this holds, finished or not."""
+    return [_job(row) for row in db.execute(_jobs().where(condition).order_by(episodes.c.partition_key))]
+
+
+def job_of_episode(db: Connection, partition_key: str) -> Job:
+    """The production job of an episode.
+
+    Raises:
+        UnknownEpisode: no episode has this partition key.
+        JobMissing: the episode has no job.
+    """
+    episode = load_episode(db, partition_key)
+    row = db.execute(_of_episode(episode.id)).one_or_none()
+    if row is None:
+        raise JobMissing(partition_key)
+    return _job(row)
+
+
 def claim_of(job: Job) -> Claim:
     """The claim of the process that owns a job, to give the job back in its name.
 
@@ -89,13 +108,7 @@ def claim_job(db: Connection, partition_key: str, process_uuid: str, lease: time
         JobHeld: another process is at work on it.
     """
     episode = load_episode(db, partition_key)
-    row = db.execute(
-        _jobs()
-        .where(production_jobs.c.episode_id == episode.id)
-        .order_by(production_jobs.c.completed_at.nulls_first(), production_jobs.c.id)
-        .limit(1)
-        .with_for_update(of=production_jobs)
-    ).one_or_none()
+    row = db.execute(_of_episode(episode.id).with_for_update(of=production_jobs)).one_or_none()
     if row is None:
         raise JobMissing(partition_key)
     job = _job(row)
@@ -198,6 +211,61 @@ def fail_unclaimed_job(db: Connection, job: Job, error: str, now: datetime) -> b
     return bool(written.rowcount)
 
 
+def give_back_lapsed(
+    db: Connection, job_id: UUID, process_uuid: str, heartbeat_at: datetime, lease: timedelta, now: datetime
+) -> bool:
+    """Give back, as a failed attempt, a job whose owner gave no sign of life for a lease since `heartbeat_at`.
+
+    Owner and heartbeat are those that the caller saw: a process that has given a sign of life since, or that took the
+    job over, is never robbed.
+
+    Returns:
+        Whether it was given back; False when the job has moved on.
+    """
+    row = db.execute(_jobs().where(production_jobs.c.id == job_id).with_for_update(of=production_jobs)).one_or_none()
+    if row is None or (row.process_uuid, row.heartbeat_at) != (process_uuid, heartbeat_at):
+        return False
+    job = _job(row)
+    if lease_state(job, _clock(db), lease) is not LeaseState.LAPSED:
+        return False
+    fail_job(db, claim_of(job), _lost(process_uuid, heartbeat_at), now)
+    return True
+
+
+def reopen_job(db: Connection, job_id: UUID) -> bool:
+    """Make a completed job unfinished again, with all of its attempts: something of its episode is gone.
+
+    Who holds it keeps it.
+
+    Returns:
+        Whether it was completed.
+    """
+    written = db.execute(
+        sa.update(production_jobs)
+        .where(production_jobs.c.id == job_id, production_jobs.c.completed_at.is_not(None))
+        .values(completed_at=None, attempt_count=0, available_at=sa.func.clock_timestamp())
+    )
+    return bool(written.rowcount)
+
+
+def complete_idle_job(db: Connection, job_id: UUID) -> bool:
+    """Finish a job that nobody holds and for whose episode nothing is left to do.
+
+    Returns:
+        Whether it was unfinished, and nobody's.
+    """
+    written = db.execute(
+        sa.update(production_jobs)
+        .where(
+            production_jobs.c.id == job_id,
+            production_jobs.c.process_uuid.is_(None),
+            production_jobs.c.completed_at.is_(None),
+        )
+        .values(completed_at=sa.func.clock_timestamp(), last_error=None)
+    )
+    return bool(written.rowcount)
+
+
 def release_job(db: Connection, claim: Claim) -> None:
     """Give the job back without an attempt: an operator ended the run, or it stopped before the last stage.
 
@@ -245,8 +313,12 @@ def _take_over(job: Job, owner: str, now: datetime, lease: timedelta) -> dict[st
         return {}
     if state is LeaseState.HELD:
         raise JobHeld(job.partition_key, owner, job.claimed_at or job.heartbeat_at, job.heartbeat_at)
-    lost = f"run {owner} was lost: no sign of life since {spelled(job.heartbeat_at)}"
+    lost = _lost(owner, job.heartbeat_at)
     return {"last_error": lost} if job.completed_at else {"last_error": lost, "attempt_count": job.attempt_count + 1}
+
+
+def _lost(owner: str, heartbeat_at: datetime) -> str:
+    return f"run {owner} was lost: no sign of life since {spelled(heartbeat_at)}"
 
 
 def _write(db: Connection, claim: Claim, **values: object) -> None:
@@ -261,6 +333,16 @@ def _clock(db: Connection) -> datetime:
 def _jobs() -> sa.Select[Any]:
     return sa.select(production_jobs, episodes.c.partition_key).join(
         episodes, episodes.c.id == production_jobs.c.episode_id
+    )
+
+
+def _of_episode(episode_id: UUID) -> sa.Select[Any]:
+    """An episode's job, one that is unfinished first."""
+    return (
+        _jobs()
+        .where(production_jobs.c.episode_id == episode_id)
+        .order_by(production_jobs.c.completed_at.nulls_first(), production_jobs.c.id)
+        .limit(1)
     )
 
 

@@ -1,13 +1,12 @@
 """Production jobs: who holds one, which are to run, and what each waits for.
 
-Here: decisions over jobs and the runs in flight, pure, with `now` handed in. Not here: claiming and
-giving back (`ledger.jobs`), launching and ending runs (`defs`).
+Here: decisions over jobs, pure, with `now` handed in. Not here: claiming and giving back (`ledger.jobs`), which runs
+are dead (`studio.dispatch`), launching them (`defs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
@@ -29,27 +28,6 @@ class LeaseState(StrEnum):
     """Its process stopped its heartbeat without a word."""
     RESTING = "resting"
     """Its run is between two steps: the owner stays, and any process may take over."""
-
-
-@dataclass(frozen=True)
-class RunInFlight:
-    """A Dagster run that is not over, as the instance knows it."""
-
-    run_id: str
-    last_update: datetime
-    """Its newest event, of any kind. The time of its last change of status will not do: that is its start,
-    and a healthy run between its third and fourth step would look dead."""
-    queued: bool = False
-    """Not started yet: it waits for a place, and no process stands behind it that could have died."""
-
-
-@dataclass(frozen=True)
-class Dispatch:
-    """What a tick is to do: end the dead runs, then start these jobs."""
-
-    to_run: list[Job]
-    dead_runs: list[str]
-    """Run ids. Their processes are gone, but Dagster keeps such runs STARTED for ever."""
 
 
 def backoff(attempt: int) -> timedelta:
@@ -82,32 +60,14 @@ def waiting(job: Job, now: datetime, lease: timedelta) -> bool:
     )
 
 
-def jobs_to_run(
-    jobs: Iterable[Job],
-    runs_in_flight: Mapping[str, Collection[RunInFlight]],
-    now: datetime,
-    lease: timedelta,
-    claim_patience: timedelta,
-) -> Dispatch:
-    """Waiting jobs without a live run, the most urgent first, and the runs that are dead.
+def jobs_to_run(jobs: Iterable[Job], in_flight: Collection[str], now: datetime, lease: timedelta) -> list[Job]:
+    """Waiting jobs without a run, the most urgent first. `in_flight`: partition keys with a run that is not over.
 
-    `runs_in_flight` by partition key. A run is dead when its job's lease lapsed in its hands, or when it
-    stands in the way of a waiting job and nothing was heard of it for `claim_patience`: its process died
-    between launch and claim, or between two steps. Runs of jobs that wait for nothing are let be: one that
-    has just completed or given back its job needs a moment to end.
-
-    The incident behind it: jobs of a killed worker stayed `processing`, and the queue behind them stood
-    still for ever.
+    A run that stands in the way of a waiting job is waited for, dead or alive: whether it is dead is one decision, in
+    one place (`studio.dispatch.dead_runs`).
     """
-    to_run: list[Job] = []
-    dead_runs: list[str] = []
-    for job in sorted(jobs, key=lambda one: (-one.priority, one.available_at, one.partition_key)):
-        runs = runs_in_flight.get(job.partition_key, ())
-        dead = sorted(run.run_id for run in runs if _dead(run, job, now, lease, claim_patience))
-        dead_runs += dead
-        if waiting(job, now, lease) and len(dead) == len(runs):
-            to_run.append(job)
-    return Dispatch(to_run=to_run, dead_runs=dead_runs)
+    free = [job for job in jobs if job.partition_key not in in_flight and waiting(job, now, lease)]
+    return sorted(free, key=lambda one: (-one.priority, one.available_at, one.partition_key))
 
 
 def waiting_for(job: Job, state: LeaseState, now: datetime, undecided_call: UUID | None = None) -> str | None:
@@ -143,15 +103,6 @@ def _unheld(job: Job, now: datetime) -> str:
     if job.available_at > now:
         return f"retry at {spelled(job.available_at)} after: {error}"
     return "a free run"
-
-
-def _dead(run: RunInFlight, job: Job, now: datetime, lease: timedelta, claim_patience: timedelta) -> bool:
-    if run.queued:
-        return False
-    owns = job.process_uuid == run.run_id
-    if owns and lease_state(job, now, lease) is LeaseState.LAPSED:
-        return True
-    return waiting(job, now, lease) and now - run.last_update > claim_patience
 
 
 def _one_line(text: str) -> str:

@@ -186,15 +186,18 @@ class Outcome(BaseModel):
     scopes_without_winner: tuple[str, ...] = ()
     reason: str | None = None
     """Why nobody won; None when somebody did."""
+    reconstructed_at: AwareDatetime | None = None
+    """When this was put together from the rows, for a period that was decided without it; None as a rule."""
 
     @property
     def summary(self) -> str:
         """The outcome in one line, for the operator."""
+        later = f" (put together afterwards, at {spelled(self.reconstructed_at)})" if self.reconstructed_at else ""
         if self.reason is not None:
-            return self.reason
+            return f"{self.reason}{later}"
         won = ", ".join(f"“{winner.title}” by {winner.agent_name} ({winner.genre})" for winner in self.winners)
         without = f"; no winner in {', '.join(self.scopes_without_winner)}" if self.scopes_without_winner else ""
-        return f"{self.votes} votes; selected: {won}{without}"
+        return f"{self.votes} votes; selected: {won}{without}{later}"
 
     def to_json(self) -> dict[str, Any]:
         """The document for `voting_periods.outcome`."""

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Literal
 from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 
+from moltpipe.ledger import audit
 from moltpipe.ledger.calls import (
     Call,
     CallState,
@@ -25,20 +28,39 @@ from moltpipe.ledger.calls import (
     mark_succeeded,
 )
 from moltpipe.ledger.checks.finding import Conditions
-from moltpipe.ledger.checks.money import AMBIGUOUS_CALLS_ARE_DECIDED
+from moltpipe.ledger.checks.jobs import JOBS_HAVE_ATTEMPTS_LEFT
+from moltpipe.ledger.checks.media import MEDIA_OBJECTS_ARE_THERE
+from moltpipe.ledger.checks.money import AMBIGUOUS_CALLS_ARE_DECIDED, PAID_CALLS_ARE_NOT_FORGOTTEN
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.decisions import (
     Decision,
     NothingToDecide,
+    NothingToRemake,
+    NothingToRetry,
     decide,
     give_up,
-    plan_give_up,
-    plan_resubmit,
+    remake,
     resubmit,
+    retry,
 )
-from moltpipe.ledger.jobs import claim_job, complete_job, fail_job, load_jobs, still_mine
-from moltpipe.studio.records import Episode, Job
-from moltpipe_tests.ledger.beginnings import LEASE, await_a_waiter, claimed, intent, one, series, submitted
+from moltpipe.ledger.jobs import claim_job, complete_job, fail_job, load_jobs, reopen_job, still_mine
+from moltpipe.ledger.media import publish_variant, record_score, record_take, record_voiceover
+from moltpipe.ledger.production import UnknownEpisode, load_production
+from moltpipe.ledger.schema import observations
+from moltpipe.ledger.series import set_poster
+from moltpipe.ledger.sweeps import settle_observations
+from moltpipe.studio.records import Episode, Job, Score, Shot, Take, Variant, Voiceover
+from moltpipe_tests.ledger.beginnings import (
+    LEASE,
+    await_a_waiter,
+    claimed,
+    everything,
+    intent,
+    one,
+    series,
+    stored,
+    submitted,
+)
 
 FINGERPRINT = "f" * 64
 
@@ -111,7 +133,7 @@ def test_a_request_that_is_resubmitted_can_be_claimed_again(
         aside = call_by_id(db, call.id)
         assert claim_again(db, episode).id != call.id
         assert AMBIGUOUS_CALLS_ARE_DECIDED.look(db, Conditions(datetime.now(UTC))).passed
-    assert (decision.call_id, decision.decision) == (call.id, "resubmit")
+    assert (decision.subject, decision.decision) == (str(call.id), "resubmit")
     assert "2.00 USD stay on the old one" in decision.what
     assert (aside.state, aside.cost_usd, aside.reserved_usd) == (CallState.EXPIRED, Decimal(2), Decimal(0))
     assert aside.error == f"put aside by molt: {call.error}"
@@ -151,7 +173,7 @@ def test_a_call_for_no_episode_can_be_resubmitted(database: Database) -> None:
         call = claim_call(db, intent())
         mark_submitting(db, call.id)
         mark_ambiguous(db, call.id, "no answer")
-        assert resubmit(db, call.id, "molt").call_id == call.id
+        assert resubmit(db, call.id, "molt").subject == str(call.id)
 
 
 # Giving up -----------------------------------------------------------------------------------------------------------
@@ -164,7 +186,7 @@ def test_a_call_that_is_given_up_is_failed_and_not_made_again(database: Database
         over = call_by_id(db, call.id)
         with pytest.raises(GivenUp, match="given up by molt: no answer"):
             claim_again(db, episode)
-    assert (decision.call_id, decision.decision) == (call.id, "give_up")
+    assert (decision.subject, decision.decision) == (str(call.id), "give_up")
     assert (over.state, over.cost_usd, over.reserved_usd) == (CallState.FAILED, Decimal(2), Decimal(0))
 
 
@@ -217,7 +239,7 @@ def test_a_failure_that_holds_nothing_up_needs_no_decision(database: Database, e
         claim_again(db, episode)
         for call in (harmless, put_aside):
             with pytest.raises(NothingToDecide):
-                plan_resubmit(db, call.id)
+                resubmit(db, call.id, "molt")
 
 
 def test_only_an_ambiguous_call_can_be_given_up(database: Database, episode: Episode) -> None:
@@ -235,23 +257,27 @@ def test_an_unknown_call_is_named(database: Database) -> None:
 # Several at once -----------------------------------------------------------------------------------------------------
 
 
-def test_a_plan_changes_nothing(database: Database, episode: Episode) -> None:
+@pytest.mark.parametrize("decision", ["resubmit", "give_up"])
+def test_a_plan_says_the_same_and_changes_nothing(
+    database: Database, episode: Episode, decision: Literal["resubmit", "give_up"]
+) -> None:
     with database.begin() as db:
         call = lost(db, episode)
-        assert decide(db, "resubmit", [call.id], "molt", dry_run=True) == [plan_resubmit(db, call.id)]
-        assert decide(db, "give_up", [call.id], "molt", dry_run=True) == [plan_give_up(db, call.id)]
-        assert call_by_id(db, call.id) == call
+        before = everything(db)
+        planned = decide(db, decision, [str(call.id)], "molt", dry_run=True)
+        assert everything(db) == before
+        assert decide(db, decision, [str(call.id)], "molt", dry_run=False) == planned
 
 
 def test_several_are_decided_together_or_not_at_all(database: Database, episode: Episode) -> None:
     with database.begin() as db:
         calls = [lost(db, episode), lost(db, episode, "e" * 64)]
-    ids = [call.id for call in calls]
+    ids = [str(call.id) for call in calls]
     with pytest.raises(UnknownCall), database.begin() as db:
-        decide(db, "resubmit", [*ids, uuid4()], "molt", dry_run=False)
+        decide(db, "resubmit", [*ids, str(uuid4())], "molt", dry_run=False)
     with database.begin() as db:
         assert AMBIGUOUS_CALLS_ARE_DECIDED.look(db, Conditions(datetime.now(UTC))).count == 2
-        assert [one.call_id for one in decide(db, "resubmit", [*ids, ids[0]], "molt", dry_run=False)] == ids
+        assert [one.subject for one in decide(db, "resubmit", [*ids, ids[0]], "molt", dry_run=False)] == ids
         assert AMBIGUOUS_CALLS_ARE_DECIDED.look(db, Conditions(datetime.now(UTC))).passed
 
 
@@ -283,3 +309,246 @@ def test_a_result_of_which_nothing_could_be_made_can_be_asked_for_again(database
         resubmit(db, call.id, "a test")
         assert call_by_id(db, call.id).state is CallState.EXPIRED
         assert call_by_id(db, call.id).cost_usd == 1
+
+
+# Calls of which nobody fetches the result ----------------------------------------------------------------------------
+
+
+def forgotten(db: sa.Connection, episode: Episode) -> Call:
+    """A job at a provider that was left two hours ago, and whose episode was finished without it."""
+    call = mark_running(db, submitted(db, episode_id=episode.id, quote_usd=Decimal(2)).id)
+    db.execute(sa.text("UPDATE provider_jobs SET left_at = now() - interval '2 hours'"))
+    complete_job(db, claim_job(db, episode.partition_key, "run-1", LEASE))
+    return call
+
+
+def test_a_call_of_which_nobody_fetches_the_result_can_be_given_up(database: Database, episode: Episode) -> None:
+    with database.begin() as db:
+        call = forgotten(db, episode)
+        conditions = Conditions(datetime.now(UTC))
+        assert [row["call_id"] for row in PAID_CALLS_ARE_NOT_FORGOTTEN.look(db, conditions).rows] == [str(call.id)]
+        decision = give_up(db, call.id, "molt")
+        over = call_by_id(db, call.id)
+        assert PAID_CALLS_ARE_NOT_FORGOTTEN.look(db, conditions).passed
+    assert "2.00 USD stay on it as its cost" in decision.what
+    assert (over.state, over.cost_usd, over.reserved_usd) == (CallState.FAILED, Decimal(2), Decimal(0))
+    assert over.error == "given up by molt"
+
+
+def test_a_call_that_the_next_attempt_will_take_up_is_not_given_up(database: Database, episode: Episode) -> None:
+    with database.begin() as db:
+        call = forgotten(db, episode)
+        reopen_job(db, job_of(db, episode).id)
+        with pytest.raises(NothingToDecide, match="that `moltpipe check` names as forgotten"):
+            give_up(db, call.id, "molt")
+        assert call_by_id(db, call.id).state is CallState.RUNNING
+
+
+# Another attempt -----------------------------------------------------------------------------------------------------
+
+
+def test_an_episode_that_was_given_up_gets_all_its_attempts_again(database: Database, episode: Episode) -> None:
+    with database.begin() as db:
+        use_up_attempts(db, episode)
+        conditions = Conditions(datetime.now(UTC))
+        assert JOBS_HAVE_ATTEMPTS_LEFT.look(db, conditions).count == 1
+        (decision,) = decide(db, "retry", [episode.partition_key], "molt", dry_run=False)
+        job = job_of(db, episode)
+        assert JOBS_HAVE_ATTEMPTS_LEFT.look(db, conditions).passed
+        assert (job.attempt_count, job.completed_at) == (0, None)
+        assert job.available_at <= one(db, "SELECT clock_timestamp()")
+    assert decision.as_json() == {
+        "partition_key": episode.partition_key,
+        "decision": "retry",
+        "what": f"produce {episode.partition_key} with all 3 attempts again, after 3 that failed",
+    }
+
+
+def test_an_episode_that_needs_no_other_attempt_is_left_alone(database: Database, episode: Episode) -> None:
+    key = episode.partition_key
+    with database.begin() as db:
+        with pytest.raises(NothingToRetry, match="none has failed"):
+            retry(db, key, "molt")
+        mine = claim_job(db, key, "run-1", LEASE)
+        with pytest.raises(NothingToRetry, match="run run-1 has it"):
+            retry(db, key, "molt")
+        complete_job(db, mine)
+        with pytest.raises(NothingToRetry, match="it was completed at"):
+            retry(db, key, "molt")
+        with pytest.raises(UnknownEpisode, match="nowhere-e01"):
+            retry(db, "nowhere-e01", "molt")
+
+
+# Media that are gone -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished episode: the shot that was filmed, and what is on record of it."""
+
+    episode: Episode
+    shot: Shot
+    take: Take
+    voiceover: Voiceover
+    score: Score
+    variant: Variant
+
+
+@pytest.fixture
+def made(database: Database, episode: Episode) -> Made:
+    with database.begin() as db:
+        claim, shots = claimed(db, episode)
+        shot = shots[2]
+        call = submitted(db, episode_id=episode.id, quote_usd=Decimal(2))
+        found = Made(
+            episode,
+            shot,
+            record_take(db, claim, shot.id, 1, stored("take.mp4"), 5.0, {}, provider_job_id=call.id),
+            record_voiceover(db, claim, shot.id, stored("voice.wav"), 3.0, []),
+            record_score(db, claim, stored("music.wav"), 30.0),
+            publish_variant(
+                db,
+                claim,
+                1,
+                stored("cut.mp4"),
+                captions_key="cut.vtt",
+                thumbnail_key="cut.jpg",
+                duration_seconds=30.0,
+                ingredients="these",
+            ),
+        )
+        set_poster(db, episode.series_id, stored("poster.png"))
+        complete_job(db, claim)
+        return found
+
+
+def gone(db: sa.Connection, key: str, table: str, row_id: UUID) -> None:
+    """What the sweep notes of a row whose object is not there."""
+    former = {
+        row.subject: row.detail
+        for row in db.execute(sa.select(observations).where(observations.c.check_name == MEDIA_OBJECTS_ARE_THERE.name))
+    }
+    settle_observations(db, MEDIA_OBJECTS_ARE_THERE.name, former | {key: {"table": table, "row_id": str(row_id)}})
+
+
+def names(db: sa.Connection) -> list[str]:
+    return [str(row["key"]) for row in MEDIA_OBJECTS_ARE_THERE.look(db, Conditions(datetime.now(UTC))).rows]
+
+
+def test_a_take_that_is_gone_is_filmed_again_by_the_next_run(database: Database, made: Made) -> None:
+    with database.begin() as db:
+        gone(db, "take.mp4", "takes", made.take.id)
+        assert names(db) == ["take.mp4"]
+        (decision,) = decide(db, "remake", ["take.mp4"], "molt", dry_run=False)
+        production = load_production(db, made.episode.partition_key)
+        job = job_of(db, made.episode)
+        (entry,) = audit.entries(db, 1)
+        assert names(db) == []
+    assert (production.takes, production.variants[1].ingredients) == ({}, "these")
+    assert (job.completed_at, job.attempt_count) == (None, 0)
+    assert decision.what.startswith(f"{made.episode.partition_key}: make take 1 of shot 3, variant 1 anew (what call ")
+    assert decision.as_json()["key"] == "take.mp4"
+    assert (entry.by, entry.action, entry.subject) == ("molt", "remake", "take.mp4")
+    assert isinstance(entry.before, dict)
+    assert entry.before["takes"][0]["media_key"] == "take.mp4"
+    assert isinstance(entry.after, dict)
+    assert entry.after["takes"] == []
+
+
+def test_an_earlier_take_takes_the_place_of_one_that_is_gone(database: Database, made: Made) -> None:
+    """Filming again under the number of the first take would find what it had made, which is no current take."""
+    with database.begin() as db:
+        again = claim_job(db, made.episode.partition_key, "run-2", LEASE)
+        lost = record_take(db, again, made.shot.id, 1, stored("second.mp4"), 5.0, {})
+        third = record_take(db, again, made.shot.id, 1, stored("third.mp4"), 5.0, {})
+        complete_job(db, again)
+        gone(db, "second.mp4", "takes", lost.id)
+        gone(db, "third.mp4", "takes", third.id)
+        what = remake(db, "third.mp4", "molt").what
+        production = load_production(db, made.episode.partition_key)
+        assert production.takes[made.shot.id, 1].media.key == "take.mp4"
+        assert what.endswith("use number 1 again in place of take 3 of shot 3, variant 1")
+        assert names(db) == ["second.mp4"]
+        assert remake(db, "second.mp4", "molt").what.endswith(
+            "forget take 2 of shot 3, variant 1, which a later one has replaced"
+        )
+        assert load_production(db, made.episode.partition_key).takes == production.takes
+
+
+def test_a_replaced_medium_that_is_gone_starts_no_work(database: Database, made: Made) -> None:
+    with database.begin() as db:
+        again = claim_job(db, made.episode.partition_key, "run-2", LEASE)
+        record_voiceover(db, again, made.shot.id, stored("second.wav"), 3.0, [])
+        complete_job(db, again)
+        gone(db, "voice.wav", "voiceovers", made.voiceover.id)
+        remake(db, "voice.wav", "molt")
+        assert job_of(db, made.episode).completed_at is not None
+        assert load_production(db, made.episode.partition_key).voiceovers[made.shot.id].media.key == "second.wav"
+
+
+def test_what_else_is_gone_is_made_anew(database: Database, made: Made) -> None:
+    key = made.episode.partition_key
+    with database.begin() as db:
+        gone(db, "voice.wav", "voiceovers", made.voiceover.id)
+        gone(db, "music.wav", "scores", made.score.id)
+        gone(db, "cut.vtt", "clip_variants", made.variant.id)
+        gone(db, "poster.png", "limited_series", made.episode.series_id)
+        done = decide(db, "remake", ["voice.wav", "music.wav", "cut.vtt", "poster.png"], "molt", dry_run=False)
+        production = load_production(db, key)
+        assert [one.what.partition(": ")[2] for one in done] == [
+            "make voiceover 1 of shot 3 anew",
+            "make music 1 anew",
+            "cut variant 1 anew",
+            "draw the poster of the series anew",
+        ]
+        assert (production.voiceovers, production.score, production.series.poster_key) == ({}, None, None)
+        # The cut stays where it is until it is replaced, with its selection: viewers get what is there.
+        assert (production.variants[1].ingredients, production.variants[1].is_selected) == ("", True)
+        assert names(db) == ["cut.vtt"]
+        pilot = next(job for job in load_jobs(db, unfinished_only=False) if job.partition_key.endswith("-e01"))
+        assert done[3].what.startswith(pilot.partition_key)
+
+
+@pytest.mark.usefixtures("made")
+def test_a_medium_of_which_nothing_is_known_to_be_wrong_is_not_thrown_away(database: Database) -> None:
+    with database.begin() as db:
+        before = everything(db)
+        with pytest.raises(NothingToRemake, match="expected a key that `moltpipe check` names"):
+            remake(db, "take.mp4", "molt")
+        assert everything(db) == before
+
+
+def test_nothing_is_taken_away_from_a_run(database: Database, made: Made) -> None:
+    with database.begin() as db:
+        gone(db, "take.mp4", "takes", made.take.id)
+        claim_job(db, made.episode.partition_key, "run-2", LEASE)
+        with pytest.raises(NothingToRemake, match="run run-2 is at work"):
+            remake(db, "take.mp4", "molt")
+
+
+def test_a_row_that_is_gone_by_now_is_told(database: Database) -> None:
+    with database.begin() as db:
+        gone(db, "take.mp4", "takes", uuid4())
+        with pytest.raises(NothingToRemake, match="its row in takes is gone by now"):
+            remake(db, "take.mp4", "molt")
+
+
+def test_every_decision_is_written_down(database: Database, episode: Episode) -> None:
+    with database.begin() as db:
+        call = lost(db, episode)
+        decide(db, "give_up", [str(call.id)], "molt", dry_run=False)
+        decide(db, "resubmit", [str(call.id)], "claw", dry_run=False)
+        use_up_attempts(db, episode)
+        decide(db, "retry", [episode.partition_key], "claw", dry_run=True)
+        decide(db, "retry", [episode.partition_key], "claw", dry_run=False)
+        entries = audit.entries(db, 9)
+    assert [(entry.by, entry.action, entry.subject) for entry in reversed(entries)] == [
+        ("molt", "give_up", str(call.id)),
+        ("claw", "resubmit", str(call.id)),
+        ("claw", "retry", episode.partition_key),
+    ]
+    given_up = entries[-1]
+    assert isinstance(given_up.before, list)
+    assert isinstance(given_up.after, list)
+    assert (given_up.before[0]["state"], given_up.before[0]["reserved_usd"]) == ("ambiguous", 2)
+    assert (given_up.after[0]["state"], given_up.after[0]["reserved_usd"]) == ("failed", 0)

@@ -14,12 +14,15 @@ from moltpipe.ledger.jobs import (
     Superseded,
     claim_job,
     claim_of,
+    complete_idle_job,
     complete_job,
     fail_job,
+    give_back_lapsed,
     heartbeat,
     load_jobs,
     postpone_job,
     release_job,
+    reopen_job,
     rest_job,
     resume_jobs_of,
     still_mine,
@@ -281,3 +284,65 @@ def test_leases_are_measured_by_the_clock_of_the_database(database: Database, pi
         clock = db.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
     assert job.heartbeat_at is not None
     assert timedelta(0) <= clock - job.heartbeat_at < timedelta(seconds=5)
+
+
+# Mended from outside -------------------------------------------------------------------------------------------------
+
+
+def lapsed(database: Database, episode: Episode) -> tuple[Job, datetime]:
+    """A job that run-1 holds and of which nothing was heard for two leases, with that last sign of life."""
+    with database.begin() as db:
+        claim_job(db, episode.partition_key, "run-1", LEASE)
+        db.execute(
+            sa.text("UPDATE production_jobs SET heartbeat_at = now() - :silence WHERE process_uuid IS NOT NULL"),
+            {"silence": 2 * LEASE},
+        )
+    job = job_of(database, episode)
+    assert job.heartbeat_at is not None
+    return job, job.heartbeat_at
+
+
+def test_a_job_whose_owner_is_silent_is_given_back_once(database: Database, pilot: Episode) -> None:
+    job, heard = lapsed(database, pilot)
+    now = datetime.now(UTC)
+    with database.begin() as db:
+        assert give_back_lapsed(db, job.id, "run-1", heard, LEASE, now)
+        assert not give_back_lapsed(db, job.id, "run-1", heard, LEASE, now)
+    given_back = job_of(database, pilot)
+    assert (given_back.process_uuid, given_back.attempt_count) == (None, 1)
+    assert given_back.available_at == now + backoff(1)
+    assert "run run-1 was lost" in str(given_back.last_error)
+
+
+def test_an_owner_that_was_heard_since_or_another_one_is_not_robbed(database: Database, pilot: Episode) -> None:
+    job, heard = lapsed(database, pilot)
+    with database.begin() as db:
+        now = datetime.now(UTC)
+        assert not give_back_lapsed(db, job.id, "run-2", heard, LEASE, now)
+        assert not give_back_lapsed(db, job.id, "run-1", heard, 3 * LEASE, now)
+        assert heartbeat(db, claim_of(job))
+        assert not give_back_lapsed(db, job.id, "run-1", heard, LEASE, now)
+        still_mine(db, claim_of(job))
+
+
+def test_a_job_is_opened_again_with_all_of_its_attempts_only_when_it_was_done(
+    database: Database, pilot: Episode
+) -> None:
+    with database.begin() as db:
+        claim = claim_job(db, pilot.partition_key, "run-1", LEASE)
+        assert not reopen_job(db, claim.job_id)
+        fail_job(db, claim, "no light", datetime.now(UTC))
+        complete_job(db, claim_job(db, pilot.partition_key, "run-2", LEASE))
+        assert reopen_job(db, claim.job_id)
+    job = job_of(database, pilot)
+    assert (job.completed_at, job.attempt_count, job.process_uuid) == (None, 0, None)
+
+
+def test_only_a_job_that_nobody_holds_is_completed_from_outside(database: Database, pilot: Episode) -> None:
+    with database.begin() as db:
+        claim = claim_job(db, pilot.partition_key, "run-1", LEASE)
+        assert not complete_idle_job(db, claim.job_id)
+        release_job(db, claim)
+        assert complete_idle_job(db, claim.job_id)
+        assert not complete_idle_job(db, claim.job_id)
+    assert job_of(database, pilot).completed_at is not None

@@ -12,7 +12,6 @@ from moltpipe.ledger.checks import CHECKS, run_checks
 from moltpipe.ledger.checks.finding import MAX_ROWS, Conditions, Severity
 from moltpipe.ledger.checks.series import SELECTED_SCRIPTS_HAVE_SERIES
 from moltpipe.ledger.database import Database
-from moltpipe.ledger.repairs import plan_repairs, repair
 from moltpipe.ledger.series import (
     NoSuchScript,
     SeriesUnreadable,
@@ -165,29 +164,7 @@ def test_an_orphan_is_found_and_named(database: Database) -> None:
     assert (document["name"], document["asset"]) == ("selected_scripts_have_series", "scripts")
 
 
-def test_an_orphan_is_mended_by_repair(database: Database) -> None:
-    with database.begin() as db:
-        _orphan(db)
-    with database.begin() as db:
-        planned = plan_repairs(db, CONDITIONS)
-        assert "The Orphan" in planned[0].what
-    with database.begin() as db:
-        assert repair(db, CONDITIONS) == planned
-    with database.begin() as db:
-        assert all(finding.passed for finding in run_checks(db, CONDITIONS))
-        assert (len(all_episodes(db)), one(db, "SELECT count(*) FROM production_jobs")) == (5, 5)
-        assert repair(db, CONDITIONS) == []
-        db.execute(sa.text("ALTER TABLE scripts ADD CHECK (pilot_status <> 'selected' OR series_id IS NOT NULL)"))
-
-
-def test_planning_a_repair_changes_nothing(database: Database) -> None:
-    with database.begin() as db:
-        _orphan(db)
-        assert len(plan_repairs(db, CONDITIONS)) == len(plan_repairs(db, CONDITIONS)) == 1
-        assert count_series(db) == 0
-
-
-def test_a_series_that_lost_episodes_or_jobs_is_found_and_mended(database: Database) -> None:
+def test_a_series_that_lost_episodes_or_jobs_is_found(database: Database) -> None:
     with database.begin() as db:
         episodes = series(db)
         db.execute(sa.text("DELETE FROM production_jobs WHERE job_type = 'single_episode'"))
@@ -195,15 +172,11 @@ def test_a_series_that_lost_episodes_or_jobs_is_found_and_mended(database: Datab
         assert [finding.name for finding in run_checks(db, CONDITIONS) if not finding.passed] == [
             "series_have_all_episodes_and_jobs"
         ]
-        assert len(repair(db, CONDITIONS)) == 1
-        assert all(finding.passed for finding in run_checks(db, CONDITIONS))
 
 
-def test_a_great_damage_is_counted_whole_shown_in_part_and_mended_whole(database: Database) -> None:
+def test_a_great_damage_is_counted_whole_and_shown_in_part(database: Database) -> None:
     with database.begin() as db:
         for number in range(MAX_ROWS + 2):
             _orphan(db, f"Orphan {number}")
         finding = SELECTED_SCRIPTS_HAVE_SERIES.look(db, CONDITIONS)
         assert (finding.count, len(finding.rows)) == (MAX_ROWS + 2, MAX_ROWS)
-        assert len(repair(db, CONDITIONS)) == MAX_ROWS + 2
-        assert SELECTED_SCRIPTS_HAVE_SERIES.look(db, CONDITIONS).passed

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from moltpipe.studio.jobs import (
     LeaseState,
-    RunInFlight,
     backoff,
     jobs_to_run,
     lease_state,
@@ -20,18 +19,12 @@ from moltpipe.studio.records import Job
 from moltpipe_tests.studio.making import NOON, job
 
 LEASE = timedelta(seconds=60)
-PATIENCE = timedelta(seconds=90)
 SECOND = timedelta(seconds=1)
 KEY = "the-kettle-e01"
 
 
-def run(run_id: str = "run-1", *, silent_for: timedelta = SECOND, queued: bool = False) -> RunInFlight:
-    return RunInFlight(run_id=run_id, last_update=NOON - silent_for, queued=queued)
-
-
-def dispatched(one: Job, *runs: RunInFlight) -> tuple[bool, list[str]]:
-    dispatch = jobs_to_run([one], {KEY: runs}, NOON, LEASE, PATIENCE)
-    return dispatch.to_run == [one], dispatch.dead_runs
+def dispatched(one: Job, *in_flight: str) -> bool:
+    return jobs_to_run([one], set(in_flight), NOON, LEASE) == [one]
 
 
 def test_the_rest_doubles_from_a_minute_to_half_an_hour() -> None:
@@ -68,63 +61,24 @@ def test_a_job_waits_when_it_is_due_has_attempts_left_and_nobody_holds_it(
 ) -> None:
     assert lease_state(one, NOON, LEASE) is state
     assert waiting(one, NOON, LEASE) is is_waiting
-    assert dispatched(one) == (is_waiting, [])
+    assert dispatched(one) is is_waiting
 
 
 def test_a_heartbeat_from_a_clock_that_runs_ahead_holds_the_job() -> None:
     assert lease_state(job(owner="run-1", heartbeat_ago=-timedelta(minutes=5)), NOON, LEASE) is LeaseState.HELD
 
 
-@pytest.mark.parametrize("queued", [True, False])
-def test_a_job_with_a_live_run_is_not_run_again(*, queued: bool) -> None:
-    assert dispatched(job(), run(queued=queued)) == (False, [])
-
-
-def test_a_queued_run_is_never_dead() -> None:
-    assert dispatched(job(), run(silent_for=timedelta(days=3), queued=True)) == (False, [])
-
-
-def test_a_run_that_never_claimed_its_job_is_dead_after_patience() -> None:
-    assert dispatched(job(), run(silent_for=PATIENCE)) == (False, [])
-    assert dispatched(job(), run(silent_for=PATIENCE + SECOND)) == (True, ["run-1"])
-
-
-def test_a_run_whose_lease_lapsed_is_dead_at_once_even_without_attempts_left() -> None:
-    lapsed = timedelta(minutes=2)
-    assert dispatched(job(owner="run-1", heartbeat_ago=lapsed), run()) == (True, ["run-1"])
-    assert dispatched(job(owner="run-1", heartbeat_ago=lapsed, attempts=3), run()) == (False, ["run-1"])
-    assert dispatched(job(owner="run-1", heartbeat_ago=lapsed, completed=True), run()) == (False, ["run-1"])
-
-
-def test_a_run_that_took_over_from_a_lapsed_one_is_not_blamed_for_it() -> None:
-    assert dispatched(job(owner="run-1", heartbeat_ago=timedelta(minutes=2)), run("run-2")) == (False, [])
-
-
-def test_a_run_that_works_in_silence_is_alive_as_long_as_its_heart_beats() -> None:
-    held = job(owner="run-1", heartbeat_ago=SECOND)
-    assert dispatched(held, run(silent_for=timedelta(hours=2))) == (False, [])
-
-
-def test_a_run_between_two_steps_is_dead_only_after_patience() -> None:
-    assert dispatched(job(owner="run-1"), run(silent_for=PATIENCE)) == (False, [])
-    assert dispatched(job(owner="run-1"), run(silent_for=PATIENCE + SECOND)) == (True, ["run-1"])
-
-
-def test_a_run_that_just_completed_or_gave_back_its_job_may_end_in_peace() -> None:
-    slow = run(silent_for=timedelta(hours=1))
-    assert dispatched(job(completed=True), slow) == (False, [])
-    assert dispatched(job(attempts=1, available_at=NOON + timedelta(minutes=1)), slow) == (False, [])
-
-
-def test_one_live_run_among_dead_ones_keeps_the_job_from_running_again() -> None:
-    assert dispatched(job(), run(), run("run-0", silent_for=timedelta(hours=1))) == (False, ["run-0"])
+def test_a_job_with_a_run_is_not_run_again_be_it_dead_or_alive() -> None:
+    assert not dispatched(job(), KEY)
+    assert not dispatched(job(owner="run-1", heartbeat_ago=timedelta(hours=1)), KEY)
+    assert dispatched(job(), "another-e01")
 
 
 def test_the_most_urgent_job_runs_first_and_then_the_one_that_waits_longest() -> None:
     pilot = job("pilot-e01", priority=100, available_at=NOON)
     older = job("older-e02", available_at=NOON - timedelta(hours=2))
     newer = job("newer-e02")
-    assert jobs_to_run([newer, older, pilot], {}, NOON, LEASE, PATIENCE).to_run == [pilot, older, newer]
+    assert jobs_to_run([newer, older, pilot], set(), NOON, LEASE) == [pilot, older, newer]
 
 
 @pytest.mark.parametrize(
