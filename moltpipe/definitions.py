@@ -5,10 +5,12 @@
 
 import dagster as dg
 
+from moltpipe.defs.alerts import alert_sensor
 from moltpipe.defs.clips import clips
 from moltpipe.defs.dispatch import production_sensor
 from moltpipe.defs.episodes import produce_episode, stitched_episode
-from moltpipe.defs.integrity import INTEGRITY_CHECKS, check_integrity, integrity_schedule
+from moltpipe.defs.integrity import INTEGRITY_CHECKS, check_integrity, integrity_sensor
+from moltpipe.defs.reaper import reaper_sensor
 from moltpipe.defs.resources import resources
 from moltpipe.defs.scripts import episode_script
 from moltpipe.defs.voiceovers import voiceover
@@ -40,8 +42,8 @@ def build_definitions(overrides: dict[str, object] | None = None) -> dg.Definiti
         ],
         asset_checks=INTEGRITY_CHECKS,
         jobs=[close_voting_period, produce_episode, check_integrity],
-        sensors=[period_sensor, production_sensor],
-        schedules=[next_period_schedule, integrity_schedule],
+        sensors=[period_sensor, production_sensor, integrity_sensor, reaper_sensor, alert_sensor],
+        schedules=[next_period_schedule],
         resources=resources() | (overrides or {}),
         # One process per run: every further process costs seconds of CPU, and the work inside is asyncio and FFmpeg.
         executor=dg.in_process_executor,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -50,6 +52,22 @@ def test_putting_the_same_again_changes_nothing(store: Store, tmp_path: Path) ->
     assert [one.key for one in store.listing(f"voiceovers/{shot_id}/")] == [first.key]
 
 
+def test_a_listing_goes_on_behind_a_key_in_the_order_of_bytes(store: Store, tmp_path: Path) -> None:
+    folder = f"voiceovers/{uuid4()}"
+    keys = sorted(f"{folder}/{name}.wav" for name in ("B", "a", "b", "c", "ä"))
+    for key in reversed(keys):
+        store.put(a_file(tmp_path), partial(str.format, key))
+    assert [one.key for one in store.listing(f"{folder}/")] == keys
+    assert [one.key for one in store.listing(f"{folder}/", after=keys[1])] == keys[2:]
+    first = store.page(f"{folder}/", limit=2)
+    assert [one.key for one in first.objects] == keys[:2]
+    assert first.more
+    rest = store.page(f"{folder}/", after=keys[1], limit=3)
+    assert [one.key for one in rest.objects] == keys[2:]
+    assert not rest.more
+    assert all(abs(datetime.now(UTC) - one.modified_at) < timedelta(minutes=5) for one in rest.objects)
+
+
 def test_an_object_that_differs_from_its_row_is_refused(store: Store, tmp_path: Path) -> None:
     stored = put(store, a_file(tmp_path))
     altered = Stored(key=stored.key, sha256="0" * 64, bytes=stored.bytes)
@@ -76,4 +94,6 @@ def test_a_missing_object_is_told_apart_from_a_missing_server(store: Store, tmp_
         gone.size("takes/none")
     with pytest.raises(StoreError, match="could not look up"):
         gone.find("takes/none")
+    with pytest.raises(StoreError, match="could not list takes/"):
+        list(gone.listing("takes/"))
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,6 @@
 """Waiting production jobs become runs.
 
-Here: the sensor. Not here: which job is waiting and which run is dead (`studio.jobs`), what a claim is
+Here: the sensor. Not here: which job is waiting (`studio.jobs`), ending dead runs (`defs.reaper`), what a claim is
 (`ledger.jobs`).
 """
 
@@ -12,16 +12,15 @@ import dagster as dg
 
 from moltpipe.defs.episodes import produce_episode
 from moltpipe.defs.partitions import EPISODES, EPISODES_NAME
-from moltpipe.defs.runs import PRIORITY_TAG, end_dead_run, ended_runs, past_runs, run_key, runs_in_flight
+from moltpipe.defs.runs import PRIORITY_TAG, ended_runs, partitions_in_flight, past_runs, run_key
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import Superseded, claim_of, fail_job, fail_unclaimed_job, load_jobs, release_job
+from moltpipe.ledger.watching import ticked
 from moltpipe.settings import load_settings
 from moltpipe.studio.dispatch import jobs_that_failed_at_the_door, jobs_to_give_back
 from moltpipe.studio.jobs import jobs_to_run
 from moltpipe.studio.records import Job
 
-CLAIM_PATIENCE = timedelta(seconds=90)
-"""A run claims its job within seconds of its start; one that is silent for so long has lost its process."""
 RUNS_PER_TICK = 50
 
 
@@ -29,7 +28,7 @@ RUNS_PER_TICK = 50
     target=produce_episode,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Turns waiting production jobs into runs, and takes back those whose run died.",
+    description="Turns waiting production jobs into runs, and takes back those whose run is over.",
 )
 def production_sensor(
     context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[Database]
@@ -38,18 +37,16 @@ def production_sensor(
     now = datetime.now(UTC)
     with ledger.begin() as db:
         jobs = load_jobs(db)
+        ticked(db, "production_sensor")
     if _settle_ended_runs(context.instance, ledger, jobs, now):
         with ledger.begin() as db:
             jobs = load_jobs(db)
     if not jobs:
         return dg.SkipReason("no production job is unfinished")
 
-    in_flight = runs_in_flight(context.instance, [job.partition_key for job in jobs])
+    in_flight = partitions_in_flight(context.instance, [job.partition_key for job in jobs])
     lease = timedelta(seconds=load_settings().lease_s)
-    dispatch = jobs_to_run(jobs, in_flight, now, lease, CLAIM_PATIENCE)
-    for run_id in dispatch.dead_runs:
-        end_dead_run(context.instance, run_id)
-    to_run = dispatch.to_run[:RUNS_PER_TICK]
+    to_run = jobs_to_run(jobs, in_flight, now, lease)[:RUNS_PER_TICK]
     if not to_run:
         return dg.SkipReason(f"{len(jobs)} unfinished production jobs, none of them waits for a run")
     return dg.SensorResult(
@@ -68,7 +65,9 @@ def production_sensor(
 def _settle_ended_runs(instance: dg.DagsterInstance, ledger: Database, jobs: Sequence[Job], now: datetime) -> bool:
     """Give back the jobs of runs that ended without doing so, and count those that never got to claim theirs."""
     owners = [job.process_uuid for job in jobs if job.process_uuid is not None]
-    given_back = jobs_to_give_back(jobs, ended_runs(instance, owners))
+    settings = load_settings()
+    lease, heartbeat = timedelta(seconds=settings.lease_s), timedelta(seconds=settings.heartbeat_s)
+    given_back = jobs_to_give_back(jobs, ended_runs(instance, owners), now, lease, heartbeat)
     unclaimed = jobs_that_failed_at_the_door(jobs, past_runs(instance, [job.partition_key for job in jobs]))
     for one in given_back:
         # Superseded: somebody else took the job in the meantime, which is all that this is for.
@@ -84,6 +83,8 @@ def _settle_ended_runs(instance: dg.DagsterInstance, ledger: Database, jobs: Seq
 
 
 def _missing_keys(instance: dg.DagsterInstance, jobs: Sequence[Job]) -> list[dg.AddDynamicPartitionsRequest]:
-    known = set(instance.get_dynamic_partitions(EPISODES_NAME))
-    missing = [job.partition_key for job in jobs if job.partition_key not in known]
+    # One look per job of this tick: all keys of a large studio take a second to read.
+    missing = [
+        job.partition_key for job in jobs if not instance.has_dynamic_partition(EPISODES_NAME, job.partition_key)
+    ]
     return [EPISODES.build_add_request(missing)] if missing else []

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from moltpipe.defs.runs import HELD_TAG
+from moltpipe.ledger.jobs import JobHeld
 from moltpipe.production.line import Line
 from moltpipe.production.work import Work, work_on
 
@@ -44,6 +46,10 @@ async def work_in(context: dg.AssetExecutionContext, line: Line) -> AsyncIterato
                 line, context.partition_key, process_uuid=context.run.run_id, ended_by_a_person=ended_by_a_person
             ) as work:
                 yield work
+        except JobHeld as held:
+            # Two daemons, or a person beside one: this run failed at nothing, and the other one works.
+            context.instance.add_run_tags(context.run.run_id, {HELD_TAG: held.by})
+            raise
         except asyncio.CancelledError:
             if interrupt.came:
                 raise dg.DagsterExecutionInterruptedError from None

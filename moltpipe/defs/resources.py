@@ -1,4 +1,4 @@
-"""What assets, checks and sensors are given: the ledger and the production line.
+"""What assets, checks and sensors are given: the ledger, the store and the production line.
 
 Here: how both are opened from the settings. Nothing connects at import or when definitions load.
 """
@@ -11,7 +11,7 @@ from dagster_aws.s3 import S3Resource
 from moltpipe.ledger.database import Database
 from moltpipe.production.line import Line, open_line
 from moltpipe.settings import Settings, load_settings
-from moltpipe.store import Store
+from moltpipe.store import A_LOOK, Store, connect
 
 
 def _database_url(settings: Settings) -> str:
@@ -43,10 +43,18 @@ def line(context: dg.InitResourceContext) -> Iterator[Line]:
         yield opened
 
 
+@dg.resource(description="The media in S3, for looking at what is there: gives up sooner than a run does.")
+def store(_context: dg.InitResourceContext) -> Store:
+    """Credentials and region come from the usual `AWS_*` environment."""
+    settings = load_settings()
+    return connect(settings.s3_bucket, settings.s3_endpoint_url, patience=A_LOOK)
+
+
 def resources() -> dict[str, object]:
     """The resources of a deployment. Credentials and region come from the usual `AWS_*` environment."""
     return {
         "s3": S3Resource(endpoint_url=dg.EnvVar("MOLTPIPE_S3_ENDPOINT_URL"), max_attempts=5),
         "ledger": ledger,
         "line": line,
+        "store": store,
     }

@@ -1,4 +1,4 @@
-"""What Dagster knows of the runs of a partition, in the words of `studio.jobs` and `studio.dispatch`.
+"""What Dagster knows of the runs of a partition, in the words of `studio.dispatch`.
 
 Here: reading runs, and ending those whose process is gone. Runs are found by their partition, whoever
 launched them: a sensor, a backfill or a person in the launchpad.
@@ -6,35 +6,62 @@ launched them: a sensor, a backfill or a person in the launchpad.
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from moltpipe.studio.dispatch import PastRuns
-from moltpipe.studio.jobs import RunInFlight
+from moltpipe.studio.dispatch import EndedRun, PastRuns, WorkingRun
 
 PARTITION_TAG = "dagster/partition"
 PRIORITY_TAG = "dagster/priority"
+HELD_TAG = "moltpipe/held_by"
+"""On a run that found its episode in the hands of another: it failed at nothing."""
 _OVER = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _IN_FLIGHT = tuple(status for status in dg.DagsterRunStatus if status not in _OVER)
-_WAITING_FOR_A_PLACE = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED)
+_WORKING = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+_ASSET_JOB = "__ASSET_JOB"
+"""Dagster's name for the job of runs in which assets or checks were picked by hand."""
+_SILENCE = timedelta(seconds=60)
+"""A run claims its episode within seconds of its start and between two steps; a closing takes one."""
+_LAUNCH = timedelta(seconds=90)
+"""A process on this machine takes seconds to come up. Another launcher may have to fetch an image first."""
 
 
-def runs_in_flight(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> dict[str, list[RunInFlight]]:
-    """The runs of these partitions that are not over, by partition key."""
-    found: dict[str, list[RunInFlight]] = defaultdict(list)
+def partitions_in_flight(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> set[str]:
+    """Those of these partitions that have a run which is not over."""
     if not partition_keys:
-        return found
+        return set()
     runs = instance.get_runs(dg.RunsFilter(statuses=_IN_FLIGHT, tags={PARTITION_TAG: list(partition_keys)}))
-    for run in runs:
-        found[run.tags[PARTITION_TAG]].append(
-            RunInFlight(
-                run_id=run.run_id,
-                last_update=_last_heard_of(instance, run.run_id),
-                queued=run.status in _WAITING_FOR_A_PLACE,
-            )
-        )
-    return found
+    return {run.tags[PARTITION_TAG] for run in runs}
+
+
+def working_runs(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition) -> list[WorkingRun]:
+    """The runs of this repository behind which a process should stand, with when each was last heard of.
+
+    Those in the queue are none, and those of other code locations are not ours to judge.
+    """
+    return [
+        WorkingRun(run.run_id, _last_heard_of(instance, run.run_id), _patience(instance, run.status))
+        for run in instance.get_runs(dg.RunsFilter(statuses=_WORKING))
+        if _ours(run, repository)
+    ]
+
+
+def _ours(run: dg.DagsterRun, repository: dg.RepositoryDefinition) -> bool:
+    if run.job_name != _ASSET_JOB:
+        return repository.has_job(run.job_name)
+    graph = repository.asset_graph
+    assets, checks = run.asset_selection or set(), run.asset_check_selection or set()
+    return assets <= graph.get_all_asset_keys() and checks <= graph.asset_check_keys
+
+
+def _patience(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> timedelta:
+    if status is dg.DagsterRunStatus.STARTING:
+        # A launcher that looks after its processes is on another machine, with a limit that its deployment knows.
+        if instance.run_launcher.supports_check_run_worker_health:
+            return timedelta(seconds=instance.run_monitoring_start_timeout_seconds)
+        return _LAUNCH
+    return _SILENCE
 
 
 def _last_heard_of(instance: dg.DagsterInstance, run_id: str) -> datetime:
@@ -44,7 +71,10 @@ def _last_heard_of(instance: dg.DagsterInstance, run_id: str) -> datetime:
 
 
 def past_runs(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> dict[str, PastRuns]:
-    """How many runs of each of these partitions are over, when the last one ended and when the last one failed."""
+    """How many runs of each of these partitions are over, when the last one ended and when the last one failed.
+
+    One that found its episode in other hands did not fail: the other one works.
+    """
     records: dict[str, list[dg.RunRecord]] = defaultdict(list)
     if partition_keys:
         tags = {PARTITION_TAG: list(partition_keys)}
@@ -55,7 +85,13 @@ def past_runs(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> di
             count=len(over),
             last_end=max(_end(record) for record in over),
             last_failure=max(
-                (_end(one) for one in over if one.dagster_run.status is not dg.DagsterRunStatus.SUCCESS), default=None
+                (
+                    _end(one)
+                    for one in over
+                    if one.dagster_run.status is not dg.DagsterRunStatus.SUCCESS
+                    and HELD_TAG not in one.dagster_run.tags
+                ),
+                default=None,
             ),
         )
         for key, over in records.items()
@@ -75,16 +111,28 @@ def run_key(instance: dg.DagsterInstance, partition_key: str) -> str:
     return f"{partition_key}:{instance.get_runs_count(dg.RunsFilter(tags={PARTITION_TAG: partition_key}))}"
 
 
-def ended_runs(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, str]:
-    """Final status by run id, of those among these runs that are over."""
+def ended_runs(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, EndedRun]:
+    """How and when those among these runs ended that are over, by run id."""
     if not run_ids:
         return {}
-    runs = instance.get_runs(dg.RunsFilter(run_ids=list(run_ids), statuses=_OVER))
-    return {run.run_id: run.status.value for run in runs}
+    records = instance.get_run_records(dg.RunsFilter(run_ids=list(run_ids), statuses=_OVER))
+    return {one.dagster_run.run_id: EndedRun(one.dagster_run.status.value, _end(one)) for one in records}
 
 
-def end_dead_run(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Mark a run whose process is gone as failed: Dagster's own launcher would leave it STARTED for ever."""
+def end_dead_run(instance: dg.DagsterInstance, run_id: str, why: str) -> bool:
+    """End a run whose process is gone: Dagster's own launcher would leave it as it is for ever.
+
+    One that somebody was terminating ends as that.
+
+    Returns:
+        Whether it was not over yet.
+    """
     run = instance.get_run_by_id(run_id)
-    if run is not None and not run.is_finished:
-        instance.report_run_failed(run, "The process of this run is gone; moltpipe gave its work to a new run.")
+    if run is None or run.is_finished:
+        return False
+    said = f"The process of this run is gone: {why}. moltpipe gives its work to a new run."
+    if run.status is dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, said)
+    else:
+        instance.report_run_failed(run, said)
+    return True

@@ -25,7 +25,7 @@ from moltpipe.runtime.postgres import EmbeddedPostgres, PostgresRecord
 from moltpipe.runtime.s3 import REGION, EmbeddedS3, S3Record, with_bucket
 from moltpipe.runtime.signals import undisturbed
 from moltpipe.settings import Settings
-from moltpipe.store import Store, connect
+from moltpipe.store import PATIENT, Patience, Store, connect
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def services(settings: Settings) -> Iterator[Services]:
             _leave(settings, users)
 
 
-def open_store(services: Services, bucket: str) -> Store:
+def open_store(services: Services, bucket: str, patience: Patience = PATIENT) -> Store:
     """The bucket of the running services."""
     secret = services.s3.secret_key
     return connect(
@@ -90,6 +90,7 @@ def open_store(services: Services, bucket: str) -> Store:
         access_key=services.s3.access_key,
         secret_key=secret.get_secret_value() if secret else None,
         region=services.s3.region,
+        patience=patience,
     )
 
 

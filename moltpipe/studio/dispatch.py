@@ -1,6 +1,9 @@
-"""When a closing becomes a run, and whose production job is given back: decisions over ledger and Dagster.
+"""Which runs are dead, when a closing becomes a run, and whose production job is given back: over ledger and Dagster.
 
 Here: pure functions beside `studio.jobs`. Not here: the sensors around them (`defs`).
+
+The incidents behind it: jobs of a killed worker stayed `processing`, and the queue behind them stood still for ever.
+Under Dagster's own launcher a run whose process died stays STARTED for ever, with its place in the pool.
 """
 
 from __future__ import annotations
@@ -9,14 +12,88 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from moltpipe.studio.jobs import RunInFlight
+from moltpipe.studio.jobs import LeaseState, lease_state
 from moltpipe.studio.records import Job
 
-CLOSING_PATIENCE = timedelta(seconds=60)
-"""A closing takes a second; a run of one that was not heard of for so long has lost its process."""
+HEARD_AGAIN_EVERY = timedelta(seconds=30)
+"""Who has not looked for so long was away, and so was perhaps everybody who had something to say."""
 _PAUSE = timedelta(seconds=5)
 _PAUSE_AT_MOST = timedelta(minutes=5)
 _DOUBLINGS = 6
+
+
+@dataclass(frozen=True)
+class WorkingRun:
+    """A Dagster run behind which a process should stand."""
+
+    run_id: str
+    last_event: datetime
+    """Its newest event, of any kind. The time of its last change of status will not do: that is its start, and a
+    healthy run between its third and fourth step would look dead."""
+    patience: timedelta
+    """How long it may be silent in its state without a heartbeat."""
+
+
+@dataclass(frozen=True)
+class DeadRun:
+    """A run whose process is gone, with the jobs that it owns."""
+
+    run_id: str
+    jobs: tuple[Job, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Since when somebody has looked for signs of life without a gap."""
+
+    since: datetime
+    last: datetime
+
+    @classmethod
+    def after(cls, before: Listening | None, now: datetime) -> Listening:
+        """What this look makes of the one before; None when that is not known."""
+        kept = before is not None and timedelta() <= now - before.last <= HEARD_AGAIN_EVERY
+        return cls(before.since if before is not None and kept else now, now)
+
+
+def dead_runs(
+    runs: Iterable[WorkingRun], jobs: Iterable[Job], listening: Listening, lease: timedelta, heartbeat: timedelta
+) -> list[DeadRun]:
+    """Runs whose process is gone. `jobs`: those that these runs own.
+
+    A run whose heart beats in any of its jobs is alive, however long it works without a word. One whose lease has
+    lapsed is dead, and so is one that owns nothing, or lets it rest between two steps, and was silent for its patience:
+    it died between launch and claim, or between steps, or is not about an episode.
+
+    Nobody is dead for having been silent while nobody could be heard: after the database was away, every living run
+    gets the time for two beats.
+    """
+    if listening.last - listening.since < 2 * heartbeat:
+        return []
+    owned: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.process_uuid is not None:
+            owned.setdefault(job.process_uuid, []).append(job)
+    dead = []
+    for run in runs:
+        mine = tuple(owned.get(run.run_id, ()))
+        why = _why_dead(run, mine, listening.last, lease)
+        if why is not None:
+            dead.append(DeadRun(run.run_id, mine, why))
+    return dead
+
+
+def _why_dead(run: WorkingRun, jobs: Collection[Job], now: datetime, lease: timedelta) -> str | None:
+    states = {lease_state(job, now, lease) for job in jobs}
+    if LeaseState.HELD in states:
+        return None
+    if LeaseState.LAPSED in states:
+        return f"its heart has not beaten for more than {lease / timedelta(seconds=1):g} s"
+    silent = now - run.last_event
+    if silent > run.patience:
+        return f"nothing was heard of it for {silent / timedelta(seconds=1):.0f} s"
+    return None
 
 
 @dataclass(frozen=True)
@@ -29,39 +106,32 @@ class PastRuns:
     """When the latest of those that did not succeed ended."""
 
 
-@dataclass(frozen=True)
-class Closings:
-    """What a tick is to do: end the dead runs, then close these periods."""
-
-    to_request: list[str]
-    """Partition keys."""
-    dead_runs: list[str]
-    """Run ids."""
-
-
 def closings_to_request(
-    due: Sequence[str],
-    in_flight: Mapping[str, Collection[RunInFlight]],
-    past: Mapping[str, PastRuns],
-    now: datetime,
-) -> Closings:
-    """Due periods without a live run, those whose run failed before after a growing pause.
+    due: Sequence[str], in_flight: Collection[str], past: Mapping[str, PastRuns], now: datetime
+) -> list[str]:
+    """Due periods, by partition key, without a run; those whose run failed before after a growing pause.
 
     A closing that fails is tried for ever: a period that is over and stays open is the one state that must
     not be left to a person who may not look.
     """
-    to_request, dead_runs = [], []
-    for key in due:
-        runs = in_flight.get(key, ())
-        dead = [run.run_id for run in runs if not run.queued and now - run.last_update > CLOSING_PATIENCE]
-        dead_runs += dead
-        if len(dead) == len(runs) and (key not in past or now - past[key].last_end >= _pause(past[key].count)):
-            to_request.append(key)
-    return Closings(to_request, dead_runs)
+    return [
+        key
+        for key in due
+        if key not in in_flight and (key not in past or now - past[key].last_end >= _pause(past[key].count))
+    ]
 
 
 def _pause(failures: int) -> timedelta:
     return min(_PAUSE_AT_MOST, _PAUSE * int(2 ** min(failures - 1, _DOUBLINGS)))
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """A run that is over, as far as Dagster knows."""
+
+    status: str
+    """Dagster's word for how it ended."""
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -73,22 +143,35 @@ class GivenBack:
     """Why it counts as an attempt; None when the run ended well and simply did not go on to the last stage."""
 
 
-def jobs_to_give_back(jobs: Iterable[Job], ended_runs: Mapping[str, str]) -> list[GivenBack]:
-    """Jobs that are owned by a run that has ended. `ended_runs`: Dagster's final status by run id.
+def jobs_to_give_back(
+    jobs: Iterable[Job], ended_runs: Mapping[str, EndedRun], now: datetime, lease: timedelta, heartbeat: timedelta
+) -> list[GivenBack]:
+    """Jobs that are owned by a run that has ended, by run id, and by no process any more.
 
     A run that fails gives its job back itself; this is for one that was terminated by an operator, or
     whose process died and was noticed by Dagster. Without it such a job waits until its lease runs out.
+
+    Dagster's word is not enough. Two daemons launched one run twice: the second process saw that and left, the second
+    code server took that for the end of the run and marked it as failed, and the first process was hard at work. So a
+    heart that beats after the end of its run keeps the job, and every run gets the time for two beats.
     """
-    return [
-        GivenBack(
-            job=job,
-            error=None
-            if status == "SUCCESS"
-            else f"run {job.process_uuid} ended as {status} without giving the job back",
-        )
-        for job in jobs
-        if job.process_uuid is not None and (status := ended_runs.get(job.process_uuid)) is not None
-    ]
+    given_back = []
+    for job in jobs:
+        ended = ended_runs.get(job.process_uuid) if job.process_uuid is not None else None
+        if ended is None or _still_at_work(job, ended, now, lease, heartbeat):
+            continue
+        error = None
+        if ended.status != "SUCCESS":
+            error = f"run {job.process_uuid} ended as {ended.status} without giving the job back"
+        given_back.append(GivenBack(job, error))
+    return given_back
+
+
+def _still_at_work(job: Job, ended: EndedRun, now: datetime, lease: timedelta, heartbeat: timedelta) -> bool:
+    if now - ended.at < 2 * heartbeat:
+        return True
+    beats = job.heartbeat_at is not None and job.heartbeat_at > ended.at
+    return beats and lease_state(job, now, lease) is LeaseState.HELD
 
 
 def jobs_that_failed_at_the_door(jobs: Iterable[Job], past: Mapping[str, PastRuns]) -> list[Job]:

@@ -10,6 +10,8 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from syrupy.assertion import SnapshotAssertion
 
 from moltpipe.definitions import build_definitions
+from moltpipe.ledger.checks import CHECKS
+from moltpipe.ledger.watching import SILENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +54,18 @@ def test_jobs_sensors_schedules_and_checks_are_the_ones_that_were_reviewed(snaps
         },
         "checks": sorted(key.to_user_string() for key in repository.asset_graph.asset_check_keys),
     } == snapshot
+
+
+def test_every_sensor_and_schedule_has_an_allowed_silence() -> None:
+    """One whose name is not there could fall silent unseen; a name that is nobody's would be found silent for ever."""
+    repository = build_definitions().get_repository_def()
+    names = {one.name for one in repository.sensor_defs} | {one.name for one in repository.schedule_defs}
+    assert names == set(SILENCE)
+
+
+def test_every_check_stands_on_an_asset(graph: AssetGraph) -> None:
+    for check in CHECKS:
+        assert dg.AssetKey(check.asset) in graph.get_all_asset_keys(), check.name
 
 
 def test_every_asset_tells_the_operator_what_it_is(graph: AssetGraph) -> None:

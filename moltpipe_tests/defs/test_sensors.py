@@ -5,19 +5,23 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from dagster._core.test_utils import create_run_for_test
 
 from moltpipe.defs.dispatch import production_sensor
-from moltpipe.defs.integrity import integrity_schedule
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS_NAME
 from moltpipe.defs.runs import PARTITION_TAG
 from moltpipe.defs.voting import next_period_schedule, period_sensor, voting_outcome
 from moltpipe.ledger.database import Database, DatabaseUnavailable
-from moltpipe.ledger.jobs import claim_job, load_jobs
+from moltpipe.ledger.jobs import claim_job, heartbeat, load_jobs
 from moltpipe.ledger.periods import create_period, list_periods, open_due_periods
+from moltpipe.ledger.schema import production_jobs, watchers
+from moltpipe.ledger.watching import SILENCE
 from moltpipe.studio.keys import period_key
-from moltpipe.studio.records import Period
+from moltpipe.studio.records import Episode, Job, Period
 from moltpipe_tests.stories import LEASE, a_series, closed_vote
+
+AGO = datetime.now(UTC) - timedelta(seconds=20)
 
 
 @pytest.fixture
@@ -47,6 +51,11 @@ def requested(answer: dg.SensorResult | dg.SkipReason) -> list[tuple[str | None,
 
 def requested_keys(answer: dg.SensorResult | dg.SkipReason) -> list[str | None]:
     return [key for key, _ in requested(answer)]
+
+
+def job_of(database: Database, episode: Episode) -> Job:
+    with database.begin() as db:
+        return next(job for job in load_jobs(db) if job.partition_key == episode.partition_key)
 
 
 def ended_period(database: Database) -> Period:
@@ -125,6 +134,26 @@ def test_a_job_with_a_live_run_is_not_started_twice(instance: dg.DagsterInstance
     assert keys == [episode.partition_key for episode in episodes[1:]]
 
 
+@pytest.fixture
+def _beating_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two beats are over before the next tick: a run gets them before its job is taken from it."""
+    monkeypatch.setenv("MOLTPIPE_HEARTBEAT_S", "0.000001")
+
+
+@pytest.mark.usefixtures("_beating_fast")
+def test_a_process_that_outlives_its_run_keeps_its_job(instance: dg.DagsterInstance, database: Database) -> None:
+    episode = a_series(database)[0]
+    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: episode.partition_key})
+    with database.begin() as db:
+        claim = claim_job(db, episode.partition_key, run.run_id, LEASE)
+    instance.report_run_failed(run)
+    with database.begin() as db:
+        assert heartbeat(db, claim)
+    assert episode.partition_key not in requested_keys(tick_production(instance, database))
+    assert job_of(database, episode).process_uuid == run.run_id
+
+
+@pytest.mark.usefixtures("_beating_fast")
 def test_a_run_that_was_terminated_gives_its_job_back(instance: dg.DagsterInstance, database: Database) -> None:
     episode = a_series(database)[0]
     run = create_run_for_test(
@@ -132,30 +161,32 @@ def test_a_run_that_was_terminated_gives_its_job_back(instance: dg.DagsterInstan
     )
     with database.begin() as db:
         claim_job(db, episode.partition_key, run.run_id, LEASE)
+        mine = production_jobs.c.process_uuid == run.run_id
+        db.execute(sa.update(production_jobs).where(mine).values(heartbeat_at=AGO))
     tick_production(instance, database)
-    with database.begin() as db:
-        job = next(job for job in load_jobs(db) if job.partition_key == episode.partition_key)
+    job = job_of(database, episode)
     assert job.process_uuid is None
     assert job.attempt_count == 1
     assert "CANCELED" in (job.last_error or "")
 
 
-def test_a_run_that_died_between_stages_is_ended_and_replaced(
-    instance: dg.DagsterInstance, database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("_beating_fast")
+def test_a_run_that_is_dead_stands_in_the_way_until_the_reaper_has_ended_it(
+    instance: dg.DagsterInstance, database: Database
 ) -> None:
+    """Whether it is dead is decided in one place, and the sensor that starts runs is another."""
     episode = a_series(database)[0]
     run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: episode.partition_key})
     with database.begin() as db:
         claim_job(db, episode.partition_key, run.run_id, LEASE)
-    monkeypatch.setenv("MOLTPIPE_LEASE_S", "1")
-    monkeypatch.setenv("MOLTPIPE_HEARTBEAT_S", "0.5")
-    # The lease is one second and nobody beats: the tick after it has run out takes the job back.
-    deadline = datetime.now(UTC) + timedelta(seconds=20)
-    while episode.partition_key not in requested_keys(tick_production(instance, database)):
-        assert datetime.now(UTC) < deadline
-    ended = instance.get_run_by_id(run.run_id)
-    assert ended is not None
-    assert ended.status is dg.DagsterRunStatus.FAILURE
+        mine = production_jobs.c.process_uuid == run.run_id
+        long_ago = sa.func.clock_timestamp() - timedelta(hours=1)
+        db.execute(sa.update(production_jobs).where(mine).values(heartbeat_at=long_ago))
+    assert episode.partition_key not in requested_keys(tick_production(instance, database))
+    instance.report_run_failed(run)
+    assert episode.partition_key not in requested_keys(tick_production(instance, database))
+    job = job_of(database, episode)
+    assert (job.process_uuid, job.attempt_count) == (None, 1)
 
 
 def test_a_run_that_fails_at_the_door_counts_as_an_attempt(instance: dg.DagsterInstance, database: Database) -> None:
@@ -165,8 +196,7 @@ def test_a_run_that_fails_at_the_door_counts_as_an_attempt(instance: dg.DagsterI
     instance.report_run_failed(run)
     for _ in range(2):
         assert episode.partition_key not in requested_keys(tick_production(instance, database))
-    with database.begin() as db:
-        job = next(job for job in load_jobs(db) if job.partition_key == episode.partition_key)
+    job = job_of(database, episode)
     assert job.attempt_count == 1
     assert job.available_at > datetime.now(UTC)
 
@@ -182,11 +212,17 @@ def test_the_schedule_keeps_one_period_ahead(instance: dg.DagsterInstance, datab
     assert instance.get_dynamic_partitions(PERIODS_NAME) == [period_key(periods[0])]
 
 
-def test_the_integrity_schedule_records_every_check(instance: dg.DagsterInstance, database: Database) -> None:
+def test_a_tick_of_each_sensor_and_schedule_is_noted(instance: dg.DagsterInstance, database: Database) -> None:
+    tick_periods(instance, database)
+    with database.begin() as db:
+        db.execute(sa.update(watchers).values(ticked_at=sa.func.now() - timedelta(seconds=30)))
+    tick_production(instance, database)
     with dg.build_schedule_context(instance=instance, resources={"ledger": database}) as context:
-        integrity_schedule(context)
-    key = dg.AssetCheckKey(dg.AssetKey("scripts"), "selected_scripts_have_series")
-    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
-    evaluation = latest[key].event
-    assert evaluation is not None
-    assert "selected_scripts_have_series" in str(evaluation)
+        next_period_schedule(context)
+    with database.begin() as db:
+        fresh = watchers.c.ticked_at > sa.func.now() - timedelta(seconds=20)
+        assert set(db.execute(sa.select(watchers.c.name).where(fresh)).scalars()) == {
+            "production_sensor",
+            "next_period_schedule",
+        }
+        assert set(db.execute(sa.select(watchers.c.name)).scalars()) == set(SILENCE)
