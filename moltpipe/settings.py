@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -64,12 +65,15 @@ def _endpoint_url(value: str) -> str:
 
 
 def _url_list(value: object) -> object:
-    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+    """Addresses between blanks or commas. A comma inside one, such as between recipients of a mail, stays."""
+    if not isinstance(value, str):
+        return value
+    return tuple(one for part in value.split() for one in re.split(r",+(?=[\w+.-]+://|$)", part) if one.strip(","))
 
 
 def _alert_url(value: str) -> str:
     if "://" not in value:
-        raise ValueError("expected Apprise URLs such as slack://… or https://…, separated by commas or blanks")
+        raise ValueError("expected Apprise URLs such as slack://… or mailto://…, separated by commas or blanks")
     return value
 
 

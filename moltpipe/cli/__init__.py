@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from moltpipe.cli import demo, estimate, integrity, period, serve, status, submit, vote, webhooks
+from moltpipe.cli import adopt, alerts, demo, estimate, integrity, period, serve, status, submit, vote, webhooks
 from moltpipe.cli.report import complain
 from moltpipe.ledger.database import DatabaseUnavailable
 from moltpipe.runtime.background import ServiceError
@@ -39,6 +39,8 @@ vote.register(app)
 app.add_typer(period.app, name="period")
 status.register(app)
 integrity.register(app)
+adopt.register(app)
+alerts.register(app)
 webhooks.register(app)
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import httpx
 import psutil
 
+from moltpipe.alerting import require_channels
 from moltpipe.runtime import tether
 from moltpipe.runtime.background import ServiceError
 from moltpipe.runtime.environment import environment
@@ -296,10 +297,13 @@ def stack(
         say: Told, in one line each, what the operator should know.
 
     Raises:
+        SettingsError: Apprise does not know a channel of `alert_urls`.
         AlreadyUpError: a stack runs on this DATA_DIR.
         PortTakenError: the port is in use.
         ServiceError: something does not come up.
     """
+    if settings.alert_urls:
+        require_channels(settings.alert_urls)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as held:
         up = held.enter_context(FileLock(settings.data_dir / "up.lock"))
