@@ -88,8 +88,8 @@ def _row(variant: Variant) -> dict[str, Cell]:
 
 produce_episode = dg.define_asset_job(
     "produce_episode",
-    # The gate's checks come with the cut. Those of integrity, on the same assets, are looked at by their sensor: as steps
-    # of every run they took longer than some of its stages.
+    # The gate's checks come with the cut. Those of integrity, on the same assets, are looked at by their sensor: as
+    # steps of every run they took longer than some of its stages.
     selection=dg.AssetSelection.assets(episode_script, voiceover, clips, stitched_episode).without_checks()
     | dg.AssetSelection.checks(*(spec.key for spec in DELIVERY_CHECKS)),
     description="Make one episode, from its script to its published variants.",
