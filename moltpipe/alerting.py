@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PATIENCE_S = 20.0
 """How long one message may take. Apprise itself waits 4 s for a webhook to connect and to answer, 15 s for a mail
 server; one that answers in drops would keep it for ever."""
+MOST_HANGING = 5
+"""So many sendings to one channel may hang beyond their time; each is a thread, and a daemon runs for weeks."""
 _ID_LENGTH = 12
 _SHORTEST_SECRET = 3
 _LONGEST_ERROR = 500
@@ -91,7 +93,10 @@ def send(channel: Channel, message: Message, patience_s: float = PATIENCE_S) -> 
         answers.append(_attempted(channel, message))
 
     # Not a thread of a pool: one that hangs would keep the next message, or the process, from ending.
-    thread = threading.Thread(target=attempt, name=f"alert to {channel.id}", daemon=True)
+    name = f"alert to {channel.id}"
+    if sum(thread.name == name for thread in threading.enumerate()) >= MOST_HANGING:
+        return f"{channel.name}: {MOST_HANGING} earlier messages still hang"
+    thread = threading.Thread(target=attempt, name=name, daemon=True)
     thread.start()
     thread.join(patience_s)
     return answers[0] if answers else f"{channel.name}: no answer within {patience_s:g} s"

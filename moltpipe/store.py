@@ -227,7 +227,8 @@ class Store:
             answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, StartAfter=after, MaxKeys=limit)
         except (BotoCoreError, ClientError) as error:
             raise StoreError(f"could not list {prefix or 'all'} in bucket {self.bucket}: {error}") from error
-        entries = answer.get("Contents", [])
+        # A server that does not know `StartAfter` begins anew each time.
+        entries = [one for one in answer.get("Contents", []) if one["Key"] > after]
         if answer["IsTruncated"] and not entries:
             raise StoreError(
                 f"bucket {self.bucket} lists nothing behind {after or prefix!r}, and says that there is more"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from moltpipe.alerting import Channel, channel_ids, channels, require_channels, send
+from moltpipe.alerting import MOST_HANGING, Channel, channel_ids, channels, require_channels, send
 from moltpipe.settings import SettingsError
 from moltpipe.studio.alerts import Message
 from moltpipe_tests.webhook import Manner, Received, Webhook, webhook
@@ -78,6 +78,15 @@ def test_a_channel_that_answers_in_drops_fails_in_time(hook: Webhook) -> None:
     began = time.monotonic()
     assert send(channel(hook.url("a")), MESSAGE, patience_s=1) == "channel 1 (json): no answer within 1 s"
     assert time.monotonic() - began < 5
+
+
+def test_a_channel_that_hangs_for_weeks_does_not_fill_the_process_with_threads(hook: Webhook) -> None:
+    hook.manners["a"] = Manner.DRIPS
+    one = channel(hook.url("a"))
+    said = [send(one, MESSAGE, patience_s=0.3) for _ in range(MOST_HANGING + 2)]
+    hanging = [thread for thread in threading.enumerate() if thread.name == f"alert to {one.id}"]
+    assert len(hanging) == MOST_HANGING
+    assert said[-1] == f"channel 1 (json): {MOST_HANGING} earlier messages still hang"
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+import boto3
 import httpx
 import pytest
+from botocore.stub import Stubber
 
 from moltpipe.store import Store, StoreError, connect
 from moltpipe.studio.keys import voiceover_key
@@ -66,6 +68,17 @@ def test_a_listing_goes_on_behind_a_key_in_the_order_of_bytes(store: Store, tmp_
     assert [one.key for one in rest.objects] == keys[2:]
     assert not rest.more
     assert all(abs(datetime.now(UTC) - one.modified_at) < timedelta(minutes=5) for one in rest.objects)
+
+
+def test_a_server_that_begins_each_listing_anew_is_an_error_and_no_endless_listing() -> None:
+    """Some servers do not know `StartAfter`: each page would be the first one."""
+    client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")  # noqa: S106 (nobody's)
+    page = {"Contents": [{"Key": "takes/a", "Size": 1, "LastModified": datetime.now(UTC)}], "IsTruncated": True}
+    with Stubber(client) as server:
+        for _ in range(2):
+            server.add_response("list_objects_v2", page)
+        with pytest.raises(StoreError, match="lists nothing behind 'takes/a'"):
+            list(Store("bucket", client).listing("takes/"))
 
 
 def test_an_object_that_differs_from_its_row_is_refused(store: Store, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from moltpipe.ledger.checks.finding import Conditions, Finding, Severity
 from moltpipe.ledger.decisions import Decision, Kind, NothingToDecide, NothingToRemake, NothingToRetry, decide
 from moltpipe.ledger.jobs import JobMissing
 from moltpipe.ledger.production import UnknownEpisode
-from moltpipe.ledger.repairs import Repair, plan_repairs, repair
+from moltpipe.ledger.repairs import REMEDIES, Repair, plan_repairs, repair
 from moltpipe.production.sweeping import sweep_objects
 from moltpipe.studio.alerts import lasted
 from moltpipe.studio.moments import spelled
@@ -29,6 +29,14 @@ _SWEEP_S = 3.0
 _ROWS_SHOWN = 5
 _ENTRIES_SHOWN = 20
 _REFUSALS = (UnknownCall, UnknownEpisode, JobMissing, NothingToDecide, NothingToRetry, NothingToRemake)
+
+
+def _with_remedy(names: list[str] | None) -> list[str] | None:
+    known = [remedy.check for remedy in REMEDIES]
+    for name in names or ():
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is no check that this mends: expected one of {', '.join(known)}")
+    return names
 
 
 def register(app: typer.Typer) -> None:
@@ -82,6 +90,10 @@ def repair_(
             "--remake", metavar="KEY", help="Make this medium, whose object is gone, anew; it may cost again."
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="CHECK", callback=_with_remedy, help="Mend what this check finds, and no more."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and do nothing.")] = False,
     log: Annotated[bool, typer.Option("--log", help="Print what was repaired and decided, the newest first.")] = False,
     as_json: Json = False,
@@ -96,6 +108,8 @@ def repair_(
     )
     if count is not None and not log:
         raise typer.BadParameter("goes with --log", param_hint="N")
+    if only and (log or decision is not None):
+        raise typer.BadParameter("goes with neither a decision nor --log", param_hint="--only")
     if log:
         _tell_log(count or _ENTRIES_SHOWN, as_json=as_json)
         return
@@ -108,7 +122,10 @@ def repair_(
                 decisions = decide(db, kind, subjects, operator(), dry_run=dry_run)
             else:
                 conditions = Conditions.of(opened.settings, datetime.now(UTC))
-                repairs = plan_repairs(db, conditions) if dry_run else repair(db, conditions, operator())
+                chosen = only or ()
+                repairs = (
+                    plan_repairs(db, conditions, chosen) if dry_run else repair(db, conditions, operator(), chosen)
+                )
     except _REFUSALS as error:
         complain(f"refused: {error}")
         sys.exit(1)

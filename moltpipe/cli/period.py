@@ -21,6 +21,7 @@ from moltpipe.ledger.audience import pilots_of
 from moltpipe.ledger.periods import (
     EndsBeforeStart,
     OutcomeMissing,
+    OutcomeUnreadable,
     PeriodNotOver,
     PeriodOverlaps,
     SettingRefused,
@@ -115,7 +116,14 @@ def close(
                 outcome = (
                     close_early(db, period_id, rules, now, why) if early else close_period(db, period_id, rules, now)
                 )
-        except (PeriodNotOver, UnknownPeriodId, OutcomeMissing, NothingToClose, NothingToSelect) as error:
+        except (
+            PeriodNotOver,
+            UnknownPeriodId,
+            OutcomeMissing,
+            OutcomeUnreadable,
+            NothingToClose,
+            NothingToSelect,
+        ) as error:
             complain(f"refused: {error}")
             sys.exit(1)
     if as_json:

@@ -8,7 +8,7 @@ beside that of the checks, tell of each attempt anew, and never say that it is o
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,8 +29,11 @@ from moltpipe.ledger.incidents import (
     note_sent,
     open_incident,
     open_subjects,
+    runs_done_by_others,
     take_due_alerts,
+    tell_newcomer,
 )
+from moltpipe.ledger.jobs import completed_episodes
 from moltpipe.ledger.watching import ticked
 from moltpipe.settings import load_settings
 from moltpipe.studio.alerts import (
@@ -52,8 +55,9 @@ RUNS_PER_TICK = 200
 _ASSETS_BY_HAND = "__ASSET_JOB"
 _LAST_ASSETS = frozenset({dg.AssetKey("stitched_episode"), dg.AssetKey("voting_outcome")})
 """With these a partition is made whole."""
-_NOT_ITS_OWN = frozenset({"JobHeld", "Superseded"})
-"""Errors of a run whose work is in the hands of another one: two daemons that started the same is no trouble."""
+_NOT_ITS_OWN = frozenset({"JobHeld", "Superseded", "DagsterExecutionInterruptedError"})
+"""Errors of a run whose work is in the hands of another one, or will be: two daemons that started the same is no
+trouble, nor is a process that was told to stop."""
 _RUNS_COMPARED = 20
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -71,6 +75,8 @@ def alert_sensor(context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[D
     try:
         cursor = _note_ended_runs(context.instance, ledger, Cursor.read(context.cursor), channels)
         with ledger.begin() as db:
+            for subject in runs_done_by_others(db):
+                close_incident(db, subject, [channel.id for channel in channels])
             ticked(db, "alert_sensor")
     finally:
         # What cannot be noted fails the tick, and keeps nobody from being told of everything else.
@@ -134,6 +140,7 @@ def _tell_channel(database: Database, channel: Channel, ui_url: str | None) -> s
     tick, while the failed one rests.
     """
     with database.begin() as db:
+        tell_newcomer(db, channel.id)
         taken = take_due_alerts(db, channel.id)
     sent, error = 0, None
     for message in messages(taken.pending, taken.sent_lately, ui_url):
@@ -167,7 +174,8 @@ def _note_ended_runs(
         return cursor
     with database.begin() as db:
         are_open = open_subjects(db, "run:")
-    ended = [one for record in _newest(fresh) if (one := _ended(instance, record, are_open)) is not None]
+        completed = completed_episodes(db, [_work(record.dagster_run)[1] for record in fresh])
+    ended = [one for record in _newest(fresh) if (one := _ended(instance, record, are_open, completed)) is not None]
     ids = [channel.id for channel in channels]
     for one in ended:
         _settle(database, one, ids)
@@ -181,6 +189,10 @@ def _newest(records: Iterable[dg.RunRecord]) -> list[dg.RunRecord]:
     return sorted({_work(record.dagster_run): record for record in ordered}.values(), key=_end)
 
 
+def _start(record: dg.RunRecord) -> datetime:
+    return datetime.fromtimestamp(record.start_time or record.create_timestamp.timestamp(), UTC)
+
+
 def _end(record: dg.RunRecord) -> float:
     return record.end_time or record.update_timestamp.timestamp()
 
@@ -191,13 +203,23 @@ def _work(run: dg.DagsterRun) -> tuple[str, str]:
     return run.job_name, run.tags.get(PARTITION_TAG) or (f"{first}...{last}" if first else "")
 
 
-def _ended(instance: dg.DagsterInstance, record: dg.RunRecord, are_open: frozenset[str]) -> Ended | None:
-    """What a run says; None when it says nothing of its partition, or nothing that still holds."""
+def _ended(
+    instance: dg.DagsterInstance,
+    record: dg.RunRecord,
+    are_open: frozenset[str],
+    completed: Mapping[str, datetime],
+) -> Ended | None:
+    """What a run says; None when it says nothing of its partition, or nothing that still holds.
+
+    One whose process died after it had completed its episode failed at nothing: no other run would follow, and its
+    incident would stay open for ever. One that makes a completed episode anew is told of, as the episode was completed
+    before it began.
+    """
     run = record.dagster_run
     job, key = _work(run)
     delivery = dict(_delivery(instance, run.run_id))
     whole = job != _ASSETS_BY_HAND or bool(_LAST_ASSETS & (run.asset_selection or frozenset()))
-    if run.status is DagsterRunStatus.SUCCESS:
+    if run.status is DagsterRunStatus.SUCCESS or (key in completed and completed[key] >= _start(record)):
         return Ended(job, key, None, whole, delivery)
     error = _error(instance, run.run_id)
     if error is None or (run_subject(job, key) not in are_open and _succeeded_since(instance, record)):
@@ -216,7 +238,7 @@ def _succeeded_since(instance: dg.DagsterInstance, failed: dg.RunRecord) -> bool
 
 
 def _error(instance: dg.DagsterInstance, run_id: str) -> str | None:
-    """Why a run failed, in the words of what went wrong; None when its work is in the hands of another run."""
+    """Why a run failed, in the words of what went wrong; None when its work is another run's."""
     kinds = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
     said = ""
     for record in instance.get_records_for_run(run_id, of_type=kinds).records:

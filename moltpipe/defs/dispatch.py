@@ -14,7 +14,7 @@ from moltpipe.defs.episodes import produce_episode
 from moltpipe.defs.partitions import EPISODES, EPISODES_NAME
 from moltpipe.defs.runs import PRIORITY_TAG, ended_runs, partitions_in_flight, past_runs, run_key
 from moltpipe.ledger.database import Database
-from moltpipe.ledger.jobs import Superseded, claim_of, fail_job, fail_unclaimed_job, load_jobs, release_job
+from moltpipe.ledger.jobs import Superseded, claim_of, fail_job, fail_unclaimed_job, load_jobs, owned_jobs, release_job
 from moltpipe.ledger.watching import ticked
 from moltpipe.settings import load_settings
 from moltpipe.studio.dispatch import jobs_that_failed_at_the_door, jobs_to_give_back
@@ -36,9 +36,9 @@ def production_sensor(
     """The ledger says what waits, Dagster what runs; nothing is kept in a cursor."""
     now = datetime.now(UTC)
     with ledger.begin() as db:
-        jobs = load_jobs(db)
+        jobs, owned = load_jobs(db), owned_jobs(db)
         ticked(db, "production_sensor")
-    if _settle_ended_runs(context.instance, ledger, jobs, now):
+    if _settle_ended_runs(context.instance, ledger, jobs, owned, now):
         with ledger.begin() as db:
             jobs = load_jobs(db)
     if not jobs:
@@ -62,13 +62,15 @@ def production_sensor(
     )
 
 
-def _settle_ended_runs(instance: dg.DagsterInstance, ledger: Database, jobs: Sequence[Job], now: datetime) -> bool:
+def _settle_ended_runs(
+    instance: dg.DagsterInstance, ledger: Database, unfinished: Sequence[Job], owned: Sequence[Job], now: datetime
+) -> bool:
     """Give back the jobs of runs that ended without doing so, and count those that never got to claim theirs."""
-    owners = [job.process_uuid for job in jobs if job.process_uuid is not None]
+    owners = [job.process_uuid for job in owned if job.process_uuid is not None]
     settings = load_settings()
     lease, heartbeat = timedelta(seconds=settings.lease_s), timedelta(seconds=settings.heartbeat_s)
-    given_back = jobs_to_give_back(jobs, ended_runs(instance, owners), now, lease, heartbeat)
-    unclaimed = jobs_that_failed_at_the_door(jobs, past_runs(instance, [job.partition_key for job in jobs]))
+    given_back = jobs_to_give_back(owned, ended_runs(instance, owners), now, lease, heartbeat)
+    unclaimed = jobs_that_failed_at_the_door(unfinished, past_runs(instance, [job.partition_key for job in unfinished]))
     for one in given_back:
         # Superseded: somebody else took the job in the meantime, which is all that this is for.
         with suppress(Superseded), ledger.begin() as db:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from moltpipe.defs.runs import HELD_TAG
+from moltpipe.defs.runs import CLAIMED_TAG, HELD_TAG
 from moltpipe.ledger.jobs import JobHeld
 from moltpipe.production.line import Line
 from moltpipe.production.work import Work, work_on
@@ -45,6 +45,7 @@ async def work_in(context: dg.AssetExecutionContext, line: Line) -> AsyncIterato
             async with work_on(
                 line, context.partition_key, process_uuid=context.run.run_id, ended_by_a_person=ended_by_a_person
             ) as work:
+                context.instance.add_run_tags(context.run.run_id, {CLAIMED_TAG: "yes"})
                 yield work
         except JobHeld as held:
             # Two daemons, or a person beside one: this run failed at nothing, and the other one works.

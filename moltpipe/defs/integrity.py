@@ -19,6 +19,7 @@ from moltpipe.ledger.checks import CHECKS, run_check, run_checks
 from moltpipe.ledger.checks.finding import Check, Conditions, Finding, Severity
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.incidents import settle_findings
+from moltpipe.ledger.jobs import clock_of
 from moltpipe.ledger.sweeps import (
     PARTITION_KEYS,
     begin_round,
@@ -150,7 +151,7 @@ def _look_over_keys(instance: dg.DagsterInstance, ledger: Database) -> None:
     """Compare Dagster's partition keys with the ledger, seldom where there are so many that it takes a while."""
     with ledger.begin() as db:
         last = load_sweep(db, PARTITION_KEYS)
-        if last is not None and last.rests(datetime.now(UTC), KEYS_REST):
+        if last is not None and last.rests(clock_of(db), KEYS_REST):
             return
         begin_round(db, PARTITION_KEYS)
     # Dagster's keys first: they come after the rows, so that no row is too young to be seen.

@@ -15,6 +15,7 @@ import dagster as dg
 
 from moltpipe.defs.runs import end_dead_run, working_runs
 from moltpipe.ledger.database import Database
+from moltpipe.ledger.jobs import clock_of
 from moltpipe.ledger.reaping import StillAlive, bury, jobs_of_runs
 from moltpipe.ledger.watching import alone, ticked
 from moltpipe.settings import load_settings
@@ -46,8 +47,9 @@ def reaper_sensor(context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[
         runs = working_runs(context.instance, context.repository_def)
         with ledger.begin() as db:
             jobs = jobs_of_runs(db, [run.run_id for run in runs])
+            clock = clock_of(db)
         lease, heartbeat = timedelta(seconds=settings.lease_s), timedelta(seconds=settings.heartbeat_s)
-        for dead in dead_runs(runs, jobs, listening, lease, heartbeat):
+        for dead in dead_runs(runs, jobs, listening, clock, lease, heartbeat):
             with suppress(StillAlive):
                 with ledger.begin() as db:
                     bury(db, dead, now, _NAME)

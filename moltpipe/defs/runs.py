@@ -16,6 +16,9 @@ PARTITION_TAG = "dagster/partition"
 PRIORITY_TAG = "dagster/priority"
 HELD_TAG = "moltpipe/held_by"
 """On a run that found its episode in the hands of another: it failed at nothing."""
+CLAIMED_TAG = "moltpipe/claimed"
+"""On a run that got to claim its episode: what became of that is in the ledger, by its own hand or by that of whoever
+took the job over."""
 _OVER = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _IN_FLIGHT = tuple(status for status in dg.DagsterRunStatus if status not in _OVER)
 _WORKING = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
@@ -73,7 +76,9 @@ def _last_heard_of(instance: dg.DagsterInstance, run_id: str) -> datetime:
 def past_runs(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> dict[str, PastRuns]:
     """How many runs of each of these partitions are over, when the last one ended and when the last one failed.
 
-    One that found its episode in other hands did not fail: the other one works.
+    Failed is one that never got to its work. One that found its episode in other hands did not: the other one works.
+    Nor did one that has claimed it: a failure at the work is counted in the ledger, and a process that was told to stop
+    gave the job back as it was.
     """
     records: dict[str, list[dg.RunRecord]] = defaultdict(list)
     if partition_keys:
@@ -89,7 +94,7 @@ def past_runs(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> di
                     _end(one)
                     for one in over
                     if one.dagster_run.status is not dg.DagsterRunStatus.SUCCESS
-                    and HELD_TAG not in one.dagster_run.tags
+                    and not {HELD_TAG, CLAIMED_TAG} & one.dagster_run.tags.keys()
                 ),
                 default=None,
             ),

@@ -12,7 +12,7 @@ import dagster as dg
 
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS, PERIODS_NAME
 from moltpipe.defs.reports import Cell, Metadata, link, table
-from moltpipe.defs.runs import partitions_in_flight, past_runs, run_key
+from moltpipe.defs.runs import PRIORITY_TAG, partitions_in_flight, past_runs, run_key
 from moltpipe.ledger.audience import CLIP_VOTING, close_clip_vote, served
 from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.jobs import load_jobs
@@ -35,6 +35,8 @@ from moltpipe.studio.keys import period_key
 from moltpipe.studio.records import Period
 from moltpipe.studio.voting import Outcome, periods_to_close
 
+CLOSING_PRIORITY = 1000
+"""Before every production job: behind a queue of episodes, a period that is over stayed open for minutes."""
 CLIP_CLOSINGS_PER_TICK = 20
 """Each takes some ten milliseconds, and what Dagster is told of it as much."""
 
@@ -185,7 +187,14 @@ def period_sensor(
         return dg.SkipReason(_what_was_done(due, closing.outcomes))
     return dg.SensorResult(
         dynamic_partitions_requests=[PERIODS.build_add_request(to_request)],
-        run_requests=[dg.RunRequest(partition_key=key, run_key=run_key(context.instance, key)) for key in to_request],
+        run_requests=[
+            dg.RunRequest(
+                partition_key=key,
+                run_key=run_key(context.instance, key),
+                tags={PRIORITY_TAG: str(CLOSING_PRIORITY)},
+            )
+            for key in to_request
+        ],
     )
 
 

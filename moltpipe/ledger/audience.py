@@ -15,7 +15,6 @@ from typing import Literal
 from uuid import UUID
 
 import sqlalchemy as sa
-from pydantic import ValidationError
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
@@ -26,12 +25,13 @@ from moltpipe.ledger.votes import OutsideWindow, VoteRefused
 from moltpipe.ledger.windows import (
     PERIODS,
     OutcomeMissing,
+    OutcomeUnreadable,
     hold_period,
     may_close,
     must_be,
-    outcome_document,
     period_from,
     record_outcome,
+    recorded_outcome,
     share_period,
 )
 from moltpipe.studio.audience import ClipOutcome, VariantVotes, decide
@@ -209,13 +209,13 @@ def close_clip_vote(db: Connection, period_id: UUID, now: datetime, reason: str 
         OtherVote: it is a vote on scripts.
         PeriodNotOver: `ends_at` lies in the future, and no reason was given.
         ReasonMissing: the reason is empty.
-        OutcomeMissing: it was marked as processed by hand.
+        OutcomeMissing, OutcomeUnreadable: it was marked as processed by hand.
         NothingToSelect: the episode's variants are gone.
     """
     period = hold_period(db, period_id)
     must_be(period, CLIP_VOTING)
     if period.is_processed:
-        return ClipOutcome.from_json(outcome_document(db, period.id))
+        return recorded_outcome(db, period.id, ClipOutcome)
     early = may_close(period, now, reason)
     outcome = _decide(db, period, early)
     _select(db, outcome)
@@ -240,9 +240,9 @@ def select_as_decided(db: Connection, period_id: UUID) -> ClipOutcome:
     if not period.is_processed:
         raise ValueError(f"period {period.id} is not processed: expected one that was decided")
     try:
-        outcome = ClipOutcome.from_json(outcome_document(db, period.id))
+        outcome = recorded_outcome(db, period.id, ClipOutcome)
         _select(db, outcome)
-    except (OutcomeMissing, ValidationError, UnknownVariant):
+    except (OutcomeMissing, OutcomeUnreadable, UnknownVariant):
         outcome = _decide(db, period, period.closed_early_reason)
         _select(db, outcome)
         db.execute(sa.update(voting_periods).where(voting_periods.c.id == period.id).values(outcome=outcome.to_json()))
@@ -254,8 +254,9 @@ def clip_outcome(db: Connection, period_id: UUID) -> ClipOutcome:
 
     Raises:
         OutcomeMissing: there is none.
+        OutcomeUnreadable: it is something else.
     """
-    return ClipOutcome.from_json(outcome_document(db, period_id))
+    return recorded_outcome(db, period_id, ClipOutcome)
 
 
 def clip_vote_of(db: Connection, episode_id: UUID) -> Period | None:
@@ -268,7 +269,7 @@ def outcome_of(db: Connection, episode_id: UUID) -> ClipOutcome | None:
     """The recorded outcome of the vote on an episode's variants; None while it is on, or where there is none.
 
     Raises:
-        OutcomeMissing: it was marked as processed by hand.
+        OutcomeMissing, OutcomeUnreadable: it was marked as processed by hand.
     """
     period = clip_vote_of(db, episode_id)
     return clip_outcome(db, period.id) if period is not None and period.is_processed else None
@@ -357,6 +358,13 @@ def _why_not(db: Connection, episode: Episode) -> str:
     published = standing_of(db, episode.id)
     if len(published) < episode.variants_wanted:
         return f"{len(published)} of {episode.variants_wanted} are out, and the vote opens with the last of them"
+    selected = db.execute(
+        sa.select(clip_variants.c.variant_number).where(
+            clip_variants.c.episode_id == episode.id, clip_variants.c.is_selected
+        )
+    ).scalar_one_or_none()
+    if selected is not None:
+        return f"variant {selected} was selected without a vote"
     return "no vote was opened when they came out: `moltpipe check` says more, `moltpipe repair` opens it"
 
 

@@ -21,18 +21,23 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection, Row
 
 from moltpipe.ledger.checks.finding import Finding
+from moltpipe.ledger.jobs import completed_episodes
+from moltpipe.ledger.periods import unprocessed_periods
 from moltpipe.ledger.schema import alerts, incidents
 from moltpipe.ledger.text import storable
 from moltpipe.studio.alerts import (
+    CLOSING,
     MESSAGES_PER_MINUTE,
     PendingAlert,
     Trouble,
     broken_promise,
     check_subject,
     pause_after,
+    run_of,
     unchecked_subject,
     unknown_promise,
 )
+from moltpipe.studio.keys import period_key
 
 __all__ = ["Trouble", "close_incident", "open_incident", "settle_findings"]
 
@@ -167,6 +172,34 @@ def open_incidents(db: Connection) -> list[Incident]:
 def open_subjects(db: Connection, prefix: str) -> frozenset[str]:
     """Subjects of open incidents that begin so."""
     return frozenset(one.subject for one in _open(db, incidents.c.subject.startswith(prefix, autoescape=True)))
+
+
+def runs_done_by_others(db: Connection) -> list[str]:
+    """Subjects of open incidents of runs whose work has been done since, by a person, a repair or another run.
+
+    No run of theirs comes any more that could succeed: the vote is closed, or the episode was completed later.
+    """
+    failed = {one: run_of(one.subject) for one in _open(db, incidents.c.subject.startswith("run:"))}
+    if not failed:
+        return []
+    unclosed = {period_key(period) for period in unprocessed_periods(db)}
+    completed = completed_episodes(db, {key for _, key in failed.values()})
+    return [
+        one.subject
+        for one, (job, key) in failed.items()
+        if (job == CLOSING and key not in unclosed) or (key in completed and completed[key] > one.opened_at)
+    ]
+
+
+def tell_newcomer(db: Connection, channel: str) -> None:
+    """Queue for a channel what is open and was never queued for it: it was set, or set right, after the opening."""
+    told = alerts.alias("told")
+    untold = ~sa.exists().where(told.c.incident_id == incidents.c.id, told.c.channel == channel)
+    opened = sa.select(incidents.c.id, sa.literal("opened"), sa.literal(channel))
+    queued = insert(alerts).from_select(
+        ["incident_id", "kind", "channel"], opened.where(incidents.c.closed_at.is_(None), untold)
+    )
+    db.execute(queued.on_conflict_do_nothing())
 
 
 def undelivered_alerts(db: Connection) -> list[Undelivered]:

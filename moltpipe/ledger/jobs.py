@@ -10,6 +10,7 @@ was only slow wrote over the result of the one that had replaced it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -66,6 +67,11 @@ def load_jobs(db: Connection, *, unfinished_only: bool = True) -> list[Job]:
     return [_job(row) for row in db.execute(statement)]
 
 
+def owned_jobs(db: Connection) -> list[Job]:
+    """Production jobs that somebody owns, completed ones included: what is made anew is worked on under them."""
+    return load_jobs_where(db, production_jobs.c.process_uuid.is_not(None))
+
+
 def load_jobs_where(db: Connection, condition: sa.ColumnElement[bool]) -> list[Job]:
     """Production jobs of which this holds, finished or not."""
     return [_job(row) for row in db.execute(_jobs().where(condition).order_by(episodes.c.partition_key))]
@@ -114,7 +120,7 @@ def claim_job(db: Connection, partition_key: str, process_uuid: str, lease: time
     job = _job(row)
     changes: dict[str, object] = {}
     if job.process_uuid is not None and job.process_uuid != process_uuid:
-        changes = _take_over(job, job.process_uuid, _clock(db), lease)
+        changes = _take_over(job, job.process_uuid, clock_of(db), lease)
     db.execute(
         sa.update(production_jobs)
         .where(production_jobs.c.id == job.id)
@@ -226,7 +232,7 @@ def give_back_lapsed(
     if row is None or (row.process_uuid, row.heartbeat_at) != (process_uuid, heartbeat_at):
         return False
     job = _job(row)
-    if lease_state(job, _clock(db), lease) is not LeaseState.LAPSED:
+    if lease_state(job, clock_of(db), lease) is not LeaseState.LAPSED:
         return False
     fail_job(db, claim_of(job), _lost(process_uuid, heartbeat_at), now)
     return True
@@ -289,6 +295,16 @@ def postpone_job(db: Connection, claim: Claim, until: datetime, why: str) -> Non
     _write(db, claim, **_NOBODY, **again, last_error=storable(why))
 
 
+def completed_episodes(db: Connection, partition_keys: Collection[str]) -> dict[str, datetime]:
+    """When the jobs of those of these episodes that are completed were so, by partition key."""
+    rows = db.execute(
+        sa.select(episodes.c.partition_key, production_jobs.c.completed_at)
+        .join(production_jobs, production_jobs.c.episode_id == episodes.c.id)
+        .where(episodes.c.partition_key.in_(partition_keys), production_jobs.c.completed_at.is_not(None))
+    )
+    return {row.partition_key: row.completed_at for row in rows}
+
+
 def resume_jobs_of(db: Connection, episode_id: UUID) -> int:
     """Make the unfinished job of an episode available now, with all of its attempts. Who holds it keeps it.
 
@@ -325,7 +341,8 @@ def _write(db: Connection, claim: Claim, **values: object) -> None:
     db.execute(sa.update(production_jobs).where(production_jobs.c.id == claim.job_id).values(**values))
 
 
-def _clock(db: Connection) -> datetime:
+def clock_of(db: Connection) -> datetime:
+    """What time it is by the clock that the ledger writes times with."""
     now: datetime = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     return now
 

@@ -23,6 +23,7 @@ from moltpipe.ledger.windows import (
     PERIODS,
     OtherVote,
     OutcomeMissing,
+    OutcomeUnreadable,
     PeriodNotOver,
     ReasonMissing,
     UnknownPeriodId,
@@ -30,9 +31,9 @@ from moltpipe.ledger.windows import (
     hold_period,
     may_close,
     must_be,
-    outcome_document,
     period_from,
     record_outcome,
+    recorded_outcome,
 )
 from moltpipe.studio.audience import ClipOutcome
 from moltpipe.studio.moments import in_utc, spelled
@@ -43,6 +44,7 @@ __all__ = [
     "EndsBeforeStart",
     "OtherVote",
     "OutcomeMissing",
+    "OutcomeUnreadable",
     "PeriodNotOver",
     "PeriodOverlaps",
     "ReasonMissing",
@@ -147,14 +149,14 @@ def get_outcome(db: Connection, period_id: UUID) -> Outcome | ClipOutcome | None
 
     Raises:
         UnknownPeriodId: there is no such period.
-        OutcomeMissing: it was marked as processed by hand.
+        OutcomeMissing, OutcomeUnreadable: it was marked as processed by hand.
     """
     period = get_period(db, period_id)
     if not period.is_processed:
         return None
     if period.period_type == CLIP_VOTING:
         return clip_outcome(db, period_id)
-    return Outcome.from_json(outcome_document(db, period_id))
+    return recorded_outcome(db, period_id, Outcome)
 
 
 def make_room(db: Connection, starts_at: datetime, ends_at: datetime) -> None:
@@ -246,7 +248,7 @@ def close_period(db: Connection, period_id: UUID, rules: VotingRules, now: datet
     Raises:
         UnknownPeriodId: there is no such period.
         PeriodNotOver: `ends_at` lies in the future (early closing goes through `close_early`).
-        OutcomeMissing: it was marked as processed by hand.
+        OutcomeMissing, OutcomeUnreadable: it was marked as processed by hand.
         NothingToSelect: it is a vote on variants, and they are gone.
     """
     return _close(db, period_id, rules, now, None)
@@ -260,7 +262,7 @@ def close_early(
     Raises:
         UnknownPeriodId: there is no such period.
         ReasonMissing: the reason is empty.
-        OutcomeMissing: it was marked as processed by hand.
+        OutcomeMissing, OutcomeUnreadable: it was marked as processed by hand.
         NothingToSelect: it is a vote on variants, and they are gone.
     """
     return _close(db, period_id, rules, now, reason)
@@ -279,12 +281,12 @@ def close_agent_vote(
         OtherVote: it is a vote on variants.
         PeriodNotOver: `ends_at` lies in the future, and no reason was given.
         ReasonMissing: the reason is empty.
-        OutcomeMissing: it was marked as processed by hand.
+        OutcomeMissing, OutcomeUnreadable: it was marked as processed by hand.
     """
     period = hold_period(db, period_id)
     must_be(period, AGENT_VOTING)
     if period.is_processed:
-        return Outcome.from_json(outcome_document(db, period.id))
+        return recorded_outcome(db, period.id, Outcome)
     early = may_close(period, now, reason)
     counted = tally(candidates(db, period.id), rules)
     series_ids = {winner.script_id: make_series(db, winner.script_id) for winner in counted.winners}

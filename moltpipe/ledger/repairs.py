@@ -9,7 +9,7 @@ of them made the damage that another one was written against.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from moltpipe.ledger import audit
-from moltpipe.ledger.audience import open_clip_vote, select_as_decided
-from moltpipe.ledger.checks import CHECKS
+from moltpipe.ledger.audience import find_episode, open_clip_vote, select_as_decided, standing_of
+from moltpipe.ledger.checks import CHECKS, LOCKED_S
 from moltpipe.ledger.checks.finding import Check, Conditions, CouldNotCheck
 from moltpipe.ledger.jobs import complete_idle_job, give_back_lapsed, reopen_job
 from moltpipe.ledger.periods import candidates, close_early, close_period, open_due_periods, voting_settings
@@ -34,10 +34,12 @@ from moltpipe.ledger.schema import (
 )
 from moltpipe.ledger.series import make_series
 from moltpipe.ledger.windows import hold_period
-from moltpipe.studio.mending import Settlement, as_decided, early_reason, recorded_fate, settlement
+from moltpipe.studio.audience import ClipOutcome
+from moltpipe.studio.mending import Settlement, as_decided, as_selected, early_reason, recorded_fate, settlement
 from moltpipe.studio.moments import spelled
 from moltpipe.studio.records import Period
-from moltpipe.studio.voting import Fate
+from moltpipe.studio.screenplay import EPISODES_PER_SERIES
+from moltpipe.studio.voting import Fate, Outcome
 
 Rows: TypeAlias = list[tuple[sa.Table, sa.ColumnElement[bool]]]
 
@@ -82,33 +84,35 @@ class Remedy:
     """The rows that it may change, for the audit."""
 
 
-def plan_repairs(db: Connection, conditions: Conditions) -> list[Repair]:
+def plan_repairs(db: Connection, conditions: Conditions, only: Collection[str] = ()) -> list[Repair]:
     """What `repair` would do, in its order: it is done, and undone.
 
     Told from the findings alone was the alternative. It cannot know what fails, nor what one repair leaves to the next.
     """
     with db.begin_nested() as undone:
-        planned = repair(db, conditions, by="nobody")
+        planned = repair(db, conditions, "nobody", only)
         undone.rollback()
     return planned
 
 
-def repair(db: Connection, conditions: Conditions, by: str) -> list[Repair]:
+def repair(db: Connection, conditions: Conditions, by: str, only: Collection[str] = ()) -> list[Repair]:
     """Mend all that can be mended, in the caller's one transaction, and write it into the audit.
 
     What fails is undone by itself, and the rest goes on. A second one that repairs at the same moment waits, and finds
-    what is left. `by` is who repairs.
+    what is left. `by` is who repairs; `only` names checks, when what others find is to stay: a series that is completed
+    is produced, and that may cost money.
 
     Returns:
         What was done, and what could not be.
     """
     # Compiling the queries of the checks (`jit`) takes longer than they take to run.
     db.execute(sa.select(sa.func.pg_advisory_xact_lock(_ONE_AT_A_TIME), sa.func.set_config("jit", "off", sa.true())))
+    wanted = [remedy for remedy in REMEDIES if not only or remedy.check in only]
     done: dict[tuple[str, str], Repair] = {}
     # Mending one thing may show another: a winner on record that is selected now has a series to be made.
     while True:
         before = len(done)
-        for remedy in REMEDIES:
+        for remedy in wanted:
             _apply(db, remedy, conditions, by, done)
         if len(done) == before:
             break
@@ -221,7 +225,10 @@ def _make_series(db: Connection, row: RowMapping, _conditions: Conditions) -> st
 
 def _complete_series(db: Connection, row: RowMapping, _conditions: Conditions) -> str:
     make_series(db, row["script_id"])
-    return f"add the missing episodes and production jobs of {row['title']!r} ({row['series_id']})"
+    missing = EPISODES_PER_SERIES - row["episodes_with_job"]
+    return (
+        f"add what is missing of {row['title']!r} ({row['series_id']}), so that {missing} of its episodes are produced"
+    )
 
 
 def _of_script(_db: Connection, row: RowMapping) -> Rows:
@@ -246,7 +253,8 @@ def _settle(db: Connection, row: RowMapping, conditions: Conditions) -> str:
     recorded = isinstance(document, dict)
     fates = _fates(db, period)
     decided = any(fate is not Fate.RETURNED for fate in fates.values()) or bool(recorded and document.get("winners"))
-    match settlement(period, decided=decided or _has_selection(db, period), recorded=recorded, now=now):
+    selected_id = _selected(db, period)
+    match settlement(period, decided=decided or selected_id is not None, recorded=recorded, now=now):
         case Settlement.REOPEN:
             _unmark(db, period, is_active=bool(fates) or period.episode_id is not None)
             return f"take the mark `processed` from period {period.id}, which closes at {spelled(period.ends_at)}"
@@ -256,9 +264,8 @@ def _settle(db: Connection, row: RowMapping, conditions: Conditions) -> str:
         case Settlement.RECORD if recorded:
             _update(db, period, is_active=False, closed_early_reason=early_reason(period, now))
             return f"write down that period {period.id} was closed early"
-        case Settlement.RECORD if period.episode_id is not None:
-            _unmark(db, period, is_active=False)
-            return f"{_close_again(db, period, conditions)}, so that its outcome is on record"
+        case Settlement.RECORD if selected_id is not None:
+            return _record_selection(db, period, selected_id, conditions)
         case Settlement.RECORD:
             return _record(db, period, fates, conditions)
 
@@ -271,10 +278,24 @@ def _record(db: Connection, period: Period, fates: dict[UUID, Fate], conditions:
     rules = voting_settings(db).rules
     outcome = as_decided(period, standing, fates, rules, series_ids, conditions.now)
     _let_wait(db, scripts.c.voting_period_id == period.id)
+    early = _write_down(db, period, outcome)
+    return f"record the outcome of period {period.id} from its scripts ({len(won)} selected){early}"
+
+
+def _record_selection(db: Connection, period: Period, selected_id: UUID, conditions: Conditions) -> str:
+    """Write down the outcome of a vote on variants, as the selection has it."""
+    episode = find_episode(db, str(period.episode_id))
+    outcome = as_selected(period, episode.partition_key, standing_of(db, episode.id), selected_id, conditions.now)
+    early = _write_down(db, period, outcome)
+    number = outcome.selected.variant_number
+    return f"record the outcome of period {period.id}: variant {number} of {episode.partition_key} is selected{early}"
+
+
+def _write_down(db: Connection, period: Period, outcome: Outcome | ClipOutcome) -> str:
+    """Record an outcome without deciding anything; says whether an early closing is told of with it."""
     reason = outcome.closed_early_reason
     _update(db, period, is_active=False, closed_early_reason=reason, outcome=outcome.to_json())
-    early = "" if period.closed_early_reason == reason else ", and that it was closed early"
-    return f"record the outcome of period {period.id} from its scripts ({len(won)} selected){early}"
+    return "" if period.closed_early_reason == reason else ", and that it was closed early"
 
 
 def _fates(db: Connection, period: Period) -> dict[UUID, Fate]:
@@ -287,10 +308,14 @@ def _fates(db: Connection, period: Period) -> dict[UUID, Fate]:
     return {row.id: Fate.RETURNED if row.pilot_status == "voting" else Fate(row.pilot_status) for row in rows}
 
 
-def _has_selection(db: Connection, period: Period) -> bool:
-    """Whether a variant of the pilot that a period is about is selected."""
-    selected = sa.exists().where(clip_variants.c.episode_id == period.episode_id, clip_variants.c.is_selected)
-    return period.episode_id is not None and bool(db.execute(sa.select(selected)).scalar_one())
+def _selected(db: Connection, period: Period) -> UUID | None:
+    """The variant that is selected of the pilot that a period is about; None where none is, or it is about scripts."""
+    found: UUID | None = db.execute(
+        sa.select(clip_variants.c.id).where(
+            clip_variants.c.episode_id == period.episode_id, clip_variants.c.is_selected
+        )
+    ).scalar_one_or_none()
+    return found
 
 
 def _unmark(db: Connection, period: Period, *, is_active: bool) -> None:
@@ -464,15 +489,18 @@ def _put_constraints_in_force(db: Connection, by: str) -> list[Repair]:
         what = f"put the rule {constraint} in force for the rows that were adopted"
         try:
             with db.begin_nested():
+                limit = f"{round(LOCKED_S * 1000)}ms"
+                db.execute(sa.select(sa.func.set_config("lock_timeout", limit, sa.true())))
                 db.exec_driver_sql(f"ALTER TABLE {quote(table)} VALIDATE CONSTRAINT {quote(constraint)}")
                 audit.record(db, by=by, action="repair", subject=constraint, what=f"schema: {what}")
         except sa.exc.IntegrityError:
             # A row breaks it still, which is the finding of a check.
             continue
         except sa.exc.DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != _NOT_OWNER:
-                raise
-            done.append(Repair("schema", constraint, what, f"{_said(error)}: its owner has to do it"))
+            _unless_lost(error)
+            is_not_owner = getattr(error.orig, "sqlstate", None) == _NOT_OWNER
+            helps = "its owner has to do it" if is_not_owner else "repair again when nobody changes the table"
+            done.append(Repair("schema", constraint, what, f"{_said(error)}: {helps}"))
         else:
             done.append(Repair("schema", constraint, what))
     return done

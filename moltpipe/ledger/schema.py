@@ -473,6 +473,8 @@ production_jobs = sa.Table(
     sa.Index(
         "ix_production_jobs_waiting", "priority", "available_at", postgresql_where=sa.text("completed_at IS NULL")
     ),
+    # Few jobs are owned at any time, and a sensor asks for them each second.
+    sa.Index("ix_production_jobs_owned", "process_uuid", postgresql_where=sa.text("process_uuid IS NOT NULL")),
 )
 
 audit = sa.Table(

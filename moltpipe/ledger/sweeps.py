@@ -73,7 +73,7 @@ class Sweep:
         return self.completed_at is None or self.completed_at < self.began_at
 
     def rests(self, now: datetime, times: int = 1) -> bool:
-        """Whether the last round is not yet over for so many times as it took."""
+        """Whether the last round is not yet over for so many times as it took, by the ledger's clock."""
         if self.completed_at is None or self.under_way:
             return False
         return now - self.completed_at < times * (self.completed_at - self.began_at)

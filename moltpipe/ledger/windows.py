@@ -7,15 +7,20 @@ Not here: making, opening and closing a period.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.engine import Connection, Row
 
 from moltpipe.ledger.schema import voting_periods
+from moltpipe.studio.audience import ClipOutcome
 from moltpipe.studio.moments import spelled
 from moltpipe.studio.records import Period
+from moltpipe.studio.voting import Outcome
+
+Recorded = TypeVar("Recorded", Outcome, ClipOutcome)
 
 PERIODS = sa.select(*(column for column in voting_periods.c if column.name != "outcome"))
 """Periods as `period_from` reads them: without their outcomes, each of which is as long as all the rest of a period."""
@@ -48,6 +53,17 @@ class OutcomeMissing(Exception):
     def __init__(self, period_id: UUID) -> None:
         super().__init__(
             f"period {period_id} is marked as processed without an outcome: `moltpipe repair` records it from the rows"
+        )
+        self.period_id = period_id
+
+
+class OutcomeUnreadable(Exception):
+    """The outcome on record is none that a closing wrote: somebody wrote it by hand."""
+
+    def __init__(self, period_id: UUID) -> None:
+        super().__init__(
+            f"the outcome on record of period {period_id} cannot be read, since somebody wrote it by hand: "
+            "put back what was recorded (column `outcome` of `voting_periods`); `moltpipe repair --log` may say what"
         )
         self.period_id = period_id
 
@@ -141,16 +157,20 @@ def may_close(period: Period, now: datetime, reason: str | None) -> str | None:
     return reason.strip()
 
 
-def outcome_document(db: Connection, period_id: UUID) -> Any:  # noqa: ANN401 (JSON, of one of two models)
-    """The recorded outcome of a processed period, as it lies in its row.
+def recorded_outcome(db: Connection, period_id: UUID, shape: type[Recorded]) -> Recorded:
+    """The recorded outcome of a processed period, of the kind of its vote.
 
     Raises:
         OutcomeMissing: there is none.
+        OutcomeUnreadable: it is something else.
     """
     document = db.execute(sa.select(voting_periods.c.outcome).where(voting_periods.c.id == period_id)).scalar_one()
     if document is None:
         raise OutcomeMissing(period_id)
-    return document
+    try:
+        return shape.from_json(document)
+    except ValidationError as error:
+        raise OutcomeUnreadable(period_id) from error
 
 
 def record_outcome(

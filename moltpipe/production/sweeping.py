@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from moltpipe.ledger.database import Database
+from moltpipe.ledger.database import Database, DatabaseUnavailable
+from moltpipe.ledger.jobs import clock_of
 from moltpipe.ledger.sweeps import (
     MEDIA_OBJECTS_ARE_THERE,
     OBJECTS,
@@ -50,7 +51,7 @@ class Swept:
     through: bool = False
     """Whether everything has been compared since the round began."""
     error: str | None = None
-    """Why it could not go on: S3 did not answer."""
+    """Why it could not go on, such as that S3 did not answer."""
     elsewhere: bool = False
     """Another process is at it."""
 
@@ -65,7 +66,8 @@ def sweep_objects(
     An object that is younger than `on_its_way` may still get its row.
 
     Raises:
-        DatabaseUnavailable: the ledger cannot be reached. An S3 that does not answer is noted in the ledger instead.
+        DatabaseUnavailable: the ledger cannot be reached. Whatever else it meets, such as an S3 that does not answer,
+            is noted in the ledger instead.
     """
     with alone(database, "sweep objects") as free:
         if not free:
@@ -73,7 +75,7 @@ def sweep_objects(
         with database.begin() as db:
             sweep = load_sweep(db, OBJECTS)
             if sweep is None or not sweep.under_way:
-                if resting and sweep is not None and sweep.rests(datetime.now(UTC)):
+                if resting and sweep is not None and sweep.rests(clock_of(db)):
                     return Swept(through=True, error=sweep.error)
                 begin_round(db, OBJECTS)
                 cursor = ""
@@ -81,10 +83,14 @@ def sweep_objects(
                 cursor = sweep.cursor
         try:
             return _walk(database, store, cursor, time.monotonic() + budget_s, on_its_way)
-        except StoreError as error:
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 (one odd object must not keep the checks behind the sweep from looking)
+            first, *_ = str(error).splitlines() or [""]
+            why = first if isinstance(error, StoreError) else f"{type(error).__name__}: {first}"
             with database.begin() as db:
-                stop_at(db, OBJECTS, str(error))
-            return Swept(error=str(error))
+                stop_at(db, OBJECTS, why)
+            return Swept(error=why)
 
 
 def _walk(database: Database, store: Store, cursor: str, deadline: float, on_its_way: timedelta) -> Swept:

@@ -34,6 +34,8 @@ MAX_PAUSE = timedelta(minutes=10)
 _FIRST_PAUSE = timedelta(seconds=5)
 _DOUBLINGS = 7
 
+CLOSING = "close_voting_period"
+"""The job that closes a vote on scripts."""
 _ROWS_TOLD = 3
 _TROUBLES_TOLD = 10
 """Of a digest: Discord takes 2,000 characters."""
@@ -124,6 +126,12 @@ def run_subject(job: str, partition_key: str) -> str:
     return f"run:{job}:{partition_key}"
 
 
+def run_of(subject: str) -> tuple[str, str]:
+    """Job and partition key of the subject of a run."""
+    _, job, key = subject.split(":", 2)
+    return job, key
+
+
 def over_by_success(open_subjects: Iterable[str], job: str, partition_key: str, *, whole: bool) -> list[str]:
     """Which of the open incidents of runs are over when this job has succeeded for this partition.
 
@@ -206,7 +214,7 @@ _REMEDIES: Mapping[str, str] = MappingProxyType(
     {
         "produce_episode": "It is tried again by itself while its production job has attempts left: `moltpipe status` "
         "says what it waits for, and `moltpipe repair --retry PARTITION_KEY` gives it new ones.",
-        "close_voting_period": "It is tried again by itself for as long as the period is over and open.",
+        CLOSING: "It is tried again by itself for as long as the period is over and open.",
     }
 )
 

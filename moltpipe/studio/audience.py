@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from moltpipe.studio.moments import spelled
 from moltpipe.studio.records import Period
 
 
@@ -53,11 +54,18 @@ class ClipOutcome(BaseModel):
     selected: VariantVotes
     ranking: tuple[VariantVotes, ...]
     """Best first."""
+    reconstructed_at: AwareDatetime | None = None
+    """When this was put together from the rows, for a vote that was decided without it; None as a rule."""
 
     @property
     def summary(self) -> str:
         """The outcome in one line, for the operator."""
         number = self.selected.variant_number
+        if self.reconstructed_at is not None:
+            return (
+                f"variant {number} of {self.partition_key} is selected, with {self.selected.votes} of {self.votes} "
+                f"votes (put together afterwards, at {spelled(self.reconstructed_at)})"
+            )
         if not self.votes:
             return f"nobody voted: variant {number} of {self.partition_key} is selected, the lowest number"
         counted = f"{self.selected.votes} of {self.votes} {'vote' if self.votes == 1 else 'votes'}"

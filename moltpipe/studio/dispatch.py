@@ -58,9 +58,16 @@ class Listening:
 
 
 def dead_runs(
-    runs: Iterable[WorkingRun], jobs: Iterable[Job], listening: Listening, lease: timedelta, heartbeat: timedelta
+    runs: Iterable[WorkingRun],
+    jobs: Iterable[Job],
+    listening: Listening,
+    clock: datetime,
+    lease: timedelta,
+    heartbeat: timedelta,
 ) -> list[DeadRun]:
-    """Runs whose process is gone. `jobs`: those that these runs own.
+    """Runs whose process is gone. `jobs`: those that these runs own, `clock`: what the ledger's clock says.
+
+    Hearts beat by the ledger's clock: by that of a machine that is a lease ahead of it, every run would be dead.
 
     A run whose heart beats in any of its jobs is alive, however long it works without a word. One whose lease has
     lapsed is dead, and so is one that owns nothing, or lets it rest between two steps, and was silent for its patience:
@@ -78,14 +85,14 @@ def dead_runs(
     dead = []
     for run in runs:
         mine = tuple(owned.get(run.run_id, ()))
-        why = _why_dead(run, mine, listening.last, lease)
+        why = _why_dead(run, mine, listening.last, clock, lease)
         if why is not None:
             dead.append(DeadRun(run.run_id, mine, why))
     return dead
 
 
-def _why_dead(run: WorkingRun, jobs: Collection[Job], now: datetime, lease: timedelta) -> str | None:
-    states = {lease_state(job, now, lease) for job in jobs}
+def _why_dead(run: WorkingRun, jobs: Collection[Job], now: datetime, clock: datetime, lease: timedelta) -> str | None:
+    states = {lease_state(job, clock, lease) for job in jobs}
     if LeaseState.HELD in states:
         return None
     if LeaseState.LAPSED in states:
@@ -103,7 +110,7 @@ class PastRuns:
     count: int
     last_end: datetime
     last_failure: datetime | None = None
-    """When the latest of those that did not succeed ended."""
+    """When the latest of those ended that did not get to their work, and not because another was at it."""
 
 
 def closings_to_request(
@@ -175,10 +182,9 @@ def _still_at_work(job: Job, ended: EndedRun, now: datetime, lease: timedelta, h
 
 
 def jobs_that_failed_at_the_door(jobs: Iterable[Job], past: Mapping[str, PastRuns]) -> list[Job]:
-    """Jobs nobody owns whose latest run ended badly since they became available: it never got to claim them.
+    """Jobs nobody owns, with a run that ended badly since they became available and never got to claim them.
 
-    A run that fails at its work gives its job back with a rest, so the job becomes available after the run's
-    end. One that fails before, because its resources do not open, leaves no trace in the ledger. The incident
+    One that fails before its claim, because its resources do not open, leaves no trace in the ledger. The incident
     behind it: our own first demo started two hundred runs in eight minutes, each of which failed at the door.
     """
     return [

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from moltpipe.studio.audience import ClipOutcome, VariantVotes, decide
 from moltpipe.studio.moments import spelled
 from moltpipe.studio.records import Candidate, Period
 from moltpipe.studio.voting import Fate, Outcome, Tally, VotingRules, declare, tally
@@ -50,6 +51,8 @@ def early_reason(period: Period, now: datetime) -> str | None:
         return period.closed_early_reason
     if period.processed_at is None:
         when = "it is marked as processed, at a time that is not recorded"
+    elif now < period.processed_at:
+        when = f"it is marked as processed at {spelled(period.processed_at)}, which is yet to come"
     elif period.processed_at < period.ends_at:
         when = f"it was processed at {spelled(period.processed_at)}, before its end"
     else:
@@ -79,12 +82,36 @@ def as_decided(
     return outcome.model_copy(update={"reason": nobody, "reconstructed_at": now})
 
 
+def as_selected(
+    period: Period, partition_key: str, standing: Iterable[VariantVotes], selected_id: UUID, now: datetime
+) -> ClipOutcome:
+    """The outcome of a vote on variants of which one was selected without an outcome being recorded.
+
+    The selected one (`selected_id`) stays, whatever the votes would have said: viewers have seen it. The votes give the
+    order.
+
+    Raises:
+        NothingToSelect: no variant stands in it.
+        ValueError: the selected one does not stand in it, or the period is a vote on scripts.
+    """
+    counted = decide(period, partition_key, standing, closed_early_reason=early_reason(period, now))
+    chosen = next((one for one in counted.ranking if one.variant_id == selected_id), None)
+    if chosen is None:
+        raise ValueError(f"variant {selected_id} does not stand in period {period.id}: expected one of {partition_key}")
+    return counted.model_copy(update={"selected": chosen, "reconstructed_at": now})
+
+
 def recorded_fate(outcome: object, script_id: UUID) -> Fate:
-    """What the outcome of a period says about a script; one that it does not know waits for the next period."""
+    """What the outcome of a period says about a script; one that it does not know waits for the next period.
+
+    A winner is one as soon as it is named as one, as the check reads it: the rest may be of somebody's hand.
+    """
+    winners = outcome.get("winners") if isinstance(outcome, dict) else None
+    named = winners if isinstance(winners, list) else []
+    if any(isinstance(one, dict) and one.get("script_id") == str(script_id) for one in named):
+        return Fate.SELECTED
     try:
         recorded = Outcome.from_json(outcome)
     except ValidationError:
         return Fate.RETURNED
-    if any(winner.script_id == script_id for winner in recorded.winners):
-        return Fate.SELECTED
     return next((row.fate for row in recorded.ranking if row.script_id == script_id), Fate.RETURNED)

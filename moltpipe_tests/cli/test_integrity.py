@@ -309,8 +309,29 @@ def test_a_medium_of_which_nothing_is_known_to_be_wrong_is_kept(moltpipe: Moltpi
     assert said.err.startswith("refused: takes/a.mp4 is not made anew: expected a key that `moltpipe check` names")
 
 
+def test_repair_mends_what_one_check_finds_alone(moltpipe: Moltpipe, database: Database, orphan: str) -> None:
+    a_series(database)
+    with database.begin() as db:
+        db.execute(sa.text("DELETE FROM production_jobs"))
+    planned = moltpipe("repair", "--only", CHECK, "--dry-run", "--json").json["repairs"]
+    assert [(one["check"], one["subject"]) for one in planned if one["check"] != "schema"] == [(CHECK, orphan)]
+    assert moltpipe("repair", "--only", CHECK).status == 0
+    failed = [check["name"] for check in moltpipe("check", "--json").json["checks"] if not check["passed"]]
+    assert failed == ["series_have_all_episodes_and_jobs"]
+    wrong = moltpipe("repair", "--only", "scripts")
+    assert wrong.status == 2
+    assert CHECK in wrong.err
+
+
 @pytest.mark.parametrize(
-    "words", [["--log", "--retry", "a-e01"], ["--retry", "a-e01", "--remake", "a.mp4"], ["5"], ["--log", "0"]]
+    "words",
+    [
+        ["--log", "--retry", "a-e01"],
+        ["--retry", "a-e01", "--remake", "a.mp4"],
+        ["5"],
+        ["--log", "0"],
+        ["--log", "--only", CHECK],
+    ],
 )
 def test_what_cannot_be_meant_is_wrong_usage(moltpipe: Moltpipe, words: list[str]) -> None:
     assert moltpipe("repair", *words).status == 2

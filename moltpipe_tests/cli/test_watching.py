@@ -85,7 +85,13 @@ def test_the_account_of_a_demo_fits_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     variant = {"variant_number": 1, "duration_seconds": 42.125, "bytes": 1894803, "sha256": "64536702a43e" + "0" * 52}
-    episode = {"episode_number": 3, "title": "What the Noticeboard Kept", "variants": [variant]}
+    episode = {
+        "episode_number": 3,
+        "title": "What the Noticeboard Kept",
+        "variants": [variant],
+        "clip_vote": None,
+        "selected_variant": 1,
+    }
     tell_account(
         {
             "series": [{"title": "Exact Change", "episodes": [episode]}],

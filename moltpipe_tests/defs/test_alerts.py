@@ -20,11 +20,15 @@ from moltpipe.defs.delivery import DELIVERY_CHECKS, NO_CUT, Judged, results
 from moltpipe.defs.runs import PARTITION_TAG
 from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.incidents import Trouble, close_incident, open_incident, open_incidents, undelivered_alerts
-from moltpipe.ledger.jobs import JobHeld
+from moltpipe.ledger.jobs import JobHeld, complete_job
+from moltpipe.ledger.periods import close_agent_vote, voting_settings
 from moltpipe.settings import variables
 from moltpipe.studio.alerts import MESSAGES_PER_MINUTE
 from moltpipe.studio.delivery import RULES, Delivery, Finding
+from moltpipe.studio.keys import period_key
+from moltpipe.studio.records import Episode
 from moltpipe_tests.ledger.beginnings import await_a_waiter, one
+from moltpipe_tests.stories import a_claim, a_series, closed_vote
 from moltpipe_tests.webhook import Manner, Webhook, webhook
 
 KEY = "buoy-1a2b3c4d-e01"
@@ -72,7 +76,7 @@ def tick(instance: dg.DagsterInstance, database: Database) -> Ticks:
 
 
 def run(
-    instance: dg.DagsterInstance, error: Callable[[], Exception] | None = None, *, job: str = "produce_episode"
+    instance: dg.DagsterInstance, error: Callable[[], BaseException] | None = None, *, job: str = "produce_episode"
 ) -> str:
     """A run of a job of this name for the partition, which fails with this error."""
 
@@ -164,6 +168,17 @@ def test_a_run_whose_work_another_one_does_is_no_incident(
     assert (subjects(database), hook.taken("a")) == ([], [])
 
 
+def test_a_run_whose_process_was_told_to_stop_is_no_incident(
+    instance: dg.DagsterInstance, database: Database, hook: Webhook, tick: Ticks
+) -> None:
+    """`moltpipe up` was ended: the job was given back as it was, and a new run goes on with it."""
+    stopped = instance.get_run_by_id(run(instance, dg.DagsterExecutionInterruptedError))
+    assert stopped is not None
+    assert stopped.status is dg.DagsterRunStatus.FAILURE
+    tick()
+    assert (subjects(database), hook.taken("a")) == ([], [])
+
+
 def test_a_run_that_died_without_a_word_is_an_incident(
     instance: dg.DagsterInstance, database: Database, hook: Webhook, tick: Ticks
 ) -> None:
@@ -174,6 +189,45 @@ def test_a_run_that_died_without_a_word_is_an_incident(
     tick()
     assert subjects(database) == [f"run:produce_episode:{KEY}"]
     assert "The process of this run is gone." in hook.taken("a")[0].body
+
+
+def died_with(instance: dg.DagsterInstance, episode: Episode, meanwhile: Callable[[], None]) -> None:
+    """A run of an episode whose process died, after this was done in it."""
+    tags = {PARTITION_TAG: episode.partition_key}
+    died = create_run_for_test(instance, job_name="produce_episode", status=dg.DagsterRunStatus.STARTED, tags=tags)
+    meanwhile()
+    instance.report_run_failed(died, "The process of this run is gone.")
+
+
+def completed(database: Database, episode: Episode) -> None:
+    claim = a_claim(database, episode)
+    with database.begin() as db:
+        complete_job(db, claim)
+
+
+def test_a_run_that_died_when_its_episode_was_complete_failed_at_nothing(
+    instance: dg.DagsterInstance, database: Database, hook: Webhook, tick: Ticks
+) -> None:
+    """No other run comes after it, so nothing else would ever say that what failed before is over."""
+    episode = a_series(database)[1]
+    died_with(instance, episode, lambda: None)
+    tick()
+    assert subjects(database) == [f"run:produce_episode:{episode.partition_key}"]
+    died_with(instance, episode, lambda: completed(database, episode))
+    tick()
+    assert subjects(database) == []
+    assert [message.tone for message in hook.taken("a")] == ["failure", "success"]
+
+
+def test_a_run_that_died_as_it_made_a_complete_episode_anew_is_an_incident(
+    instance: dg.DagsterInstance, database: Database, hook: Webhook, tick: Ticks
+) -> None:
+    episode = a_series(database)[1]
+    completed(database, episode)
+    died_with(instance, episode, lambda: None)
+    tick()
+    assert subjects(database) == [f"run:produce_episode:{episode.partition_key}"]
+    assert len(hook.taken("a")) == 1
 
 
 def test_a_lost_cursor_changes_nothing(
@@ -414,9 +468,60 @@ def test_what_waited_for_a_channel_that_is_gone_is_left_alone(database: Database
     both = queue(database, hook, "gone", "a")
     tell(database, both[1:], UI)
     assert hook.asked("gone") == 0
+    assert len(titles(hook)) == 1
     with database.begin() as db:
         (left,) = undelivered_alerts(db)
     assert (left.channel, left.attempts) == (both[0].id, 0)
+
+
+def test_a_channel_that_was_set_later_hears_of_what_is_open_once_and_of_its_end(
+    database: Database, hook: Webhook
+) -> None:
+    """Its address had a slip: under the right one it is another channel."""
+    queue(database, hook, "slip", count=2)
+    with database.begin() as db:
+        close_incident(db, trouble(0).subject, [])
+    right = channels([hook.url("a")])
+    for _ in range(2):
+        tell(database, right, UI)
+    assert titles(hook) == ["moltpipe: trouble 1"]
+    with database.begin() as db:
+        close_incident(db, trouble(1).subject, [right[0].id])
+    tell(database, right, UI)
+    assert [message.tone for message in hook.taken("a")] == ["failure", "success"]
+
+
+def test_a_closing_that_failed_is_over_when_a_person_has_closed_the_vote(
+    instance: dg.DagsterInstance, database: Database, hook: Webhook, tick: Ticks
+) -> None:
+    """No run would come any more that could succeed."""
+    period = closed_vote(database)
+    tags = {PARTITION_TAG: period_key(period)}
+    failed = create_run_for_test(
+        instance, job_name="close_voting_period", status=dg.DagsterRunStatus.STARTED, tags=tags
+    )
+    instance.report_run_failed(failed, "The process of this run is gone.")
+    tick()
+    tick()
+    assert subjects(database) == [f"run:close_voting_period:{period_key(period)}"]
+    with database.begin() as db:
+        close_agent_vote(db, period.id, voting_settings(db).rules, datetime.now(UTC))
+    tick()
+    assert subjects(database) == []
+    assert [message.tone for message in hook.taken("a")] == ["failure", "success"]
+
+
+def test_a_run_that_failed_is_over_when_its_episode_is_completed_without_it(
+    instance: dg.DagsterInstance, database: Database, hook: Webhook, tick: Ticks
+) -> None:
+    """As by `moltpipe repair`, which completes a job whose variants are all out."""
+    episode = a_series(database)[1]
+    died_with(instance, episode, lambda: None)
+    tick()
+    completed(database, episode)
+    tick()
+    assert subjects(database) == []
+    assert [message.tone for message in hook.taken("a")] == ["failure", "success"]
 
 
 def test_the_sensor_says_that_it_ticked(database: Database, hook: Webhook, tick: Ticks) -> None:

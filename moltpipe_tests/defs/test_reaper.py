@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import dagster as dg
 import pytest
@@ -176,6 +176,25 @@ def test_a_run_of_another_code_location_is_not_ours_to_judge(
 ) -> None:
     run = a_run(instance, job_name=job_name, assets=assets, silent_for=timedelta(days=3))
     tick(instance, database)
+    assert status_of(instance, run) is STARTED
+
+
+def test_a_heart_is_heard_by_the_clock_of_the_ledger(
+    instance: dg.DagsterInstance, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of the daemon's machine is two minutes ahead of that of Postgres: nobody is dead for that."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Ahead":
+            return super().now(tz) + timedelta(minutes=2)
+
+    episode = a_series(database)[0]
+    run = a_run(instance, partition_key=episode.partition_key, silent_for=timedelta(hours=5))
+    claimed_by(database, run, episode, beat_ago=timedelta(seconds=5))
+    monkeypatch.setattr("moltpipe.defs.reaper.datetime", Ahead)
+    since, last = AGES_AGO.isoformat(), Ahead.now(UTC).isoformat()
+    tick(instance, database, cursor=json.dumps({"since": since, "last": last}))
     assert status_of(instance, run) is STARTED
 
 

@@ -10,16 +10,16 @@ from dagster._core.test_utils import create_run_for_test
 
 from moltpipe.defs.dispatch import production_sensor
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS_NAME
-from moltpipe.defs.runs import PARTITION_TAG
+from moltpipe.defs.runs import CLAIMED_TAG, PARTITION_TAG, PRIORITY_TAG
 from moltpipe.defs.voting import next_period_schedule, period_sensor, voting_outcome
 from moltpipe.ledger.database import Database, DatabaseUnavailable
-from moltpipe.ledger.jobs import claim_job, heartbeat, load_jobs
+from moltpipe.ledger.jobs import claim_job, heartbeat, load_jobs, release_job
 from moltpipe.ledger.periods import create_period, list_periods, open_due_periods
 from moltpipe.ledger.schema import production_jobs, watchers
 from moltpipe.ledger.watching import SILENCE
 from moltpipe.studio.keys import period_key
 from moltpipe.studio.records import Episode, Job, Period
-from moltpipe_tests.stories import LEASE, a_series, closed_vote
+from moltpipe_tests.stories import LEASE, a_filed_script, a_series, another_series, closed_vote
 
 AGO = datetime.now(UTC) - timedelta(seconds=20)
 
@@ -49,6 +49,11 @@ def requested(answer: dg.SensorResult | dg.SkipReason) -> list[tuple[str | None,
     return [(request.partition_key, request.run_key) for request in answer.run_requests or []]
 
 
+def priorities(answer: dg.SensorResult | dg.SkipReason) -> list[int]:
+    assert isinstance(answer, dg.SensorResult), answer
+    return [int(request.tags[PRIORITY_TAG]) for request in answer.run_requests or []]
+
+
 def requested_keys(answer: dg.SensorResult | dg.SkipReason) -> list[str | None]:
     return [key for key, _ in requested(answer)]
 
@@ -67,6 +72,13 @@ def ended_period(database: Database) -> Period:
 def test_a_period_that_is_over_is_asked_for(instance: dg.DagsterInstance, database: Database) -> None:
     period = ended_period(database)
     assert requested(tick_periods(instance, database)) == [(period_key(period), f"{period_key(period)}:0")]
+
+
+def test_a_closing_goes_before_every_episode_in_the_queue(instance: dg.DagsterInstance, database: Database) -> None:
+    another_series(database, a_filed_script(database))
+    ended_period(database)
+    (closing,) = priorities(tick_periods(instance, database))
+    assert closing > max(priorities(tick_production(instance, database)))
 
 
 def test_the_same_tick_twice_asks_for_the_same_run(instance: dg.DagsterInstance, database: Database) -> None:
@@ -199,6 +211,39 @@ def test_a_run_that_fails_at_the_door_counts_as_an_attempt(instance: dg.DagsterI
     job = job_of(database, episode)
     assert job.attempt_count == 1
     assert job.available_at > datetime.now(UTC)
+
+
+def test_a_run_that_was_stopped_at_its_work_is_no_failure_at_the_door(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    """`moltpipe up` was ended: the process gave the job back as it was, and Dagster calls its run failed."""
+    episode = a_series(database)[0]
+    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: episode.partition_key})
+    with database.begin() as db:
+        release_job(db, claim_job(db, episode.partition_key, run.run_id, LEASE))
+    instance.add_run_tags(run.run_id, {CLAIMED_TAG: "yes"})
+    instance.report_run_failed(run)
+    assert episode.partition_key in requested_keys(tick_production(instance, database))
+    job = job_of(database, episode)
+    assert (job.attempt_count, job.last_error) == (0, None)
+
+
+@pytest.mark.usefixtures("_beating_fast")
+def test_a_run_that_died_at_making_something_anew_gives_its_completed_job_back(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    """Dagster saw the process die, so no run is at work for the reaper to end."""
+    episode = a_series(database)[0]
+    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: episode.partition_key})
+    with database.begin() as db:
+        claim = claim_job(db, episode.partition_key, run.run_id, LEASE)
+        mine = production_jobs.c.id == claim.job_id
+        db.execute(sa.update(production_jobs).where(mine).values(completed_at=AGO, heartbeat_at=AGO))
+    instance.report_run_failed(run)
+    tick_production(instance, database)
+    with database.begin() as db:
+        row = db.execute(sa.select(production_jobs).where(mine)).one()
+    assert (row.process_uuid, row.attempt_count, row.completed_at) == (None, 0, AGO)
 
 
 def test_the_schedule_keeps_one_period_ahead(instance: dg.DagsterInstance, database: Database) -> None:

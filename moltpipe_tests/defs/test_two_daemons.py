@@ -16,7 +16,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from moltpipe.defs.dispatch import production_sensor
 from moltpipe.defs.partitions import EPISODES_NAME
-from moltpipe.defs.runs import HELD_TAG, PARTITION_TAG
+from moltpipe.defs.runs import CLAIMED_TAG, HELD_TAG, PARTITION_TAG
 from moltpipe.defs.scripts import episode_script
 from moltpipe.defs.voting import period_sensor
 from moltpipe.engines.animatic import Animatic
@@ -183,3 +183,6 @@ def test_a_second_run_takes_over_what_rests_and_the_first_leaves_without_writing
     assert second.success
     job = job_of(database, episode)
     assert (job.process_uuid, job.attempt_count) == (second.run_id, 0)
+    run = instance.get_run_by_id(second.run_id)
+    assert run is not None
+    assert CLAIMED_TAG in run.tags

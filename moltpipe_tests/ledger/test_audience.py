@@ -352,6 +352,16 @@ def test_a_vote_on_what_is_not_voted_on_says_why(database: Database, vote: Perio
             find_variant(db, episodes[0], 2)
 
 
+def test_who_cannot_vote_since_a_variant_was_selected_without_a_vote_is_told_so(
+    database: Database, pilot: Episode
+) -> None:
+    with database.begin() as db:
+        db.execute(sa.text("DELETE FROM voting_periods WHERE period_type = 'clip_voting'"))
+        db.execute(sa.text("UPDATE clip_variants SET is_selected = true WHERE variant_number = 3"))
+        with pytest.raises(NoClipVote, match="variant 3 was selected without a vote"):
+            cast_clip_vote(db, find_variant(db, pilot, 1), "agent:orbit", datetime.now(UTC))
+
+
 def test_an_episode_is_found_by_its_key_and_by_its_id(database: Database, pilot: Episode) -> None:
     with database.begin() as db:
         assert find_episode(db, pilot.partition_key) == find_episode(db, str(pilot.id)) == pilot

@@ -28,7 +28,7 @@ from moltpipe.ledger.calls import (
     mark_succeeded,
 )
 from moltpipe.ledger.checks.finding import Conditions
-from moltpipe.ledger.checks.jobs import JOBS_HAVE_ATTEMPTS_LEFT
+from moltpipe.ledger.checks.jobs import COMPLETED_JOBS_ARE_PUBLISHED, JOBS_HAVE_ATTEMPTS_LEFT
 from moltpipe.ledger.checks.media import MEDIA_OBJECTS_ARE_THERE
 from moltpipe.ledger.checks.money import AMBIGUOUS_CALLS_ARE_DECIDED, PAID_CALLS_ARE_NOT_FORGOTTEN
 from moltpipe.ledger.database import Database
@@ -46,6 +46,7 @@ from moltpipe.ledger.decisions import (
 from moltpipe.ledger.jobs import claim_job, complete_job, fail_job, load_jobs, reopen_job, still_mine
 from moltpipe.ledger.media import publish_variant, record_score, record_take, record_voiceover
 from moltpipe.ledger.production import UnknownEpisode, load_production
+from moltpipe.ledger.repairs import repair
 from moltpipe.ledger.schema import observations
 from moltpipe.ledger.series import set_poster
 from moltpipe.ledger.sweeps import settle_observations
@@ -507,6 +508,33 @@ def test_what_else_is_gone_is_made_anew(database: Database, made: Made) -> None:
         assert names(db) == ["cut.vtt"]
         pilot = next(job for job in load_jobs(db, unfinished_only=False) if job.partition_key.endswith("-e01"))
         assert done[3].what.startswith(pilot.partition_key)
+
+
+@pytest.mark.parametrize("key", ["take.mp4", "voice.wav", "music.wav", "cut.vtt"])
+def test_repair_does_not_call_done_what_a_person_has_remade(database: Database, made: Made, key: str) -> None:
+    """The old cut is out all the while, so the episode looks finished: the wish would be gone without a word."""
+    table, row_id = {
+        "take.mp4": ("takes", made.take.id),
+        "voice.wav": ("voiceovers", made.voiceover.id),
+        "music.wav": ("scores", made.score.id),
+        "cut.vtt": ("clip_variants", made.variant.id),
+    }[key]
+    waits_long = sa.text(
+        "UPDATE production_jobs SET available_at = now() - interval '20 minutes' WHERE episode_id = :id"
+    )
+    conditions = Conditions(datetime.now(UTC))
+    with database.begin() as db:
+        gone(db, key, table, row_id)
+        remake(db, key, "molt")
+        db.execute(waits_long, {"id": made.episode.id})
+        assert COMPLETED_JOBS_ARE_PUBLISHED.look(db, conditions).passed
+        repair(db, conditions, "molt")
+        assert job_of(db, made.episode).completed_at is None
+        use_up_attempts(db, made.episode)
+        db.execute(waits_long, {"id": made.episode.id})
+        assert JOBS_HAVE_ATTEMPTS_LEFT.look(db, conditions).count == 1
+        repair(db, conditions, "molt")
+        assert JOBS_HAVE_ATTEMPTS_LEFT.look(db, conditions).count == 1
 
 
 @pytest.mark.usefixtures("made")

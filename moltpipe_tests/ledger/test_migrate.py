@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -11,8 +12,12 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from moltpipe.ledger.checks import run_checks
+from moltpipe.ledger.checks.audience import PILOTS_HAVE_THEIR_CLIP_VOTE
+from moltpipe.ledger.checks.finding import Conditions
 from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.migrate import VERSION_TABLE, MigrationRefused, alembic_config, migrate
+from moltpipe.ledger.repairs import repair
 from moltpipe.ledger.schema import metadata
 
 # Everything that the catalog knows of the tables: columns, constraints as Postgres spells them, and indexes.
@@ -57,6 +62,29 @@ _A_TAKE_OF_THE_FIRST_REVISION = (
     INSERT INTO takes (shot_id, variant_number, take_number, media_key, sha256, bytes, duration_seconds, probe,
         provider_job_id)
     SELECT shots.id, 1, 1, 'takes/a.mp4', repeat('a', 64), 9, 5, '{}', provider_jobs.id FROM shots, provider_jobs
+    """,
+)
+_A_PILOT_OF_THE_THIRD_REVISION = (
+    "UPDATE scripts SET pilot_status = 'selected', submitted_at = now(), series_id = (SELECT id FROM limited_series)",
+    """
+    INSERT INTO episodes (series_id, episode_number, title, partition_key)
+    SELECT id, 1, 'E', 't-e01' FROM limited_series
+    """,
+    "INSERT INTO production_jobs (episode_id, job_type, completed_at) SELECT id, 'pilot_variants', now() FROM episodes",
+    """
+    INSERT INTO clip_variants (episode_id, variant_number, video_key, captions_key, thumbnail_key, sha256, bytes,
+        duration_seconds)
+    SELECT id, number, 'v' || number, 'c', 't', repeat('a', 64), 9, 5 FROM episodes, generate_series(1, 4) AS number
+    """,
+    """
+    INSERT INTO clip_votes (clip_variant_id, voter_key, cast_at)
+    SELECT id, voter, moment::timestamptz FROM clip_variants
+    JOIN (VALUES (1, 'twice', '2026-03-02'), (2, 'twice', '2026-03-03'), (3, 'once', '2026-03-02'))
+        AS cast_before (number, voter, moment) ON number = variant_number
+    """,
+    """
+    INSERT INTO voting_periods (period_type, starts_at, ends_at, is_processed, processed_at, outcome)
+    VALUES ('clip_voting', '2026-03-02', '2026-03-03', true, '2026-03-03', '{}')
     """,
 )
 
@@ -117,6 +145,31 @@ def test_rows_of_the_first_revision_live_on_in_the_second(empty_database_url: st
     )
     assert (call["account"], call["reserved_usd"], call["variant_number"], call["take_number"]) == (None, 0, 0, 1)
     assert (after["shots"]["kind"], after["shots"]["engine"]) == (None, None)
+    database.dispose()
+
+
+def test_pilots_that_were_out_before_there_was_a_second_vote_get_theirs_by_repair(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    with database.begin() as db:
+        command.upgrade(alembic_config(db), "0003")
+        for statement in (*_A_TAKE_OF_THE_FIRST_REVISION[:3], *_A_PILOT_OF_THE_THIRD_REVISION):
+            db.execute(sa.text(statement))
+    migrate(empty_database_url)
+    conditions = Conditions(datetime.now(UTC))
+    with database.begin() as db:
+        assert db.execute(sa.text("SELECT count(*) FROM voting_periods")).scalar_one() == 0
+        votes = db.execute(
+            sa.text(
+                "SELECT voter_key, variant_number FROM clip_votes "
+                "JOIN clip_variants ON id = clip_variant_id AND clip_variants.episode_id = clip_votes.episode_id"
+            )
+        )
+        assert sorted(tuple(row) for row in votes) == [("once", 3), ("twice", 2)]
+        (finding,) = (one for one in run_checks(db, conditions) if one.asset == "stitched_episode" and not one.passed)
+        assert (finding.name, finding.count) == ("pilots_have_their_clip_vote", 1)
+        (mended,) = (one for one in repair(db, conditions, "a test") if one.check == finding.name)
+        assert mended.failed is None
+        assert PILOTS_HAVE_THEIR_CLIP_VOTE.look(db, conditions).passed
     database.dispose()
 
 

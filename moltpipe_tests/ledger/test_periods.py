@@ -13,6 +13,7 @@ from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.periods import (
     EndsBeforeStart,
     OutcomeMissing,
+    OutcomeUnreadable,
     PeriodNotOver,
     PeriodOverlaps,
     ReasonMissing,
@@ -334,6 +335,16 @@ def test_a_period_processed_by_hand_without_an_outcome_is_not_taken_for_closed(d
         db.execute(sa.text("UPDATE voting_periods SET is_processed = true, processed_at = ends_at"))
         with pytest.raises(OutcomeMissing):
             close_period(db, period.id, RULES, period.ends_at)
+
+
+def test_an_outcome_that_somebody_wrote_by_hand_is_told_as_that(database: Database) -> None:
+    with database.begin() as db:
+        period = create_period(db, "agent_voting", NOON, NOON + HOUR)
+        db.execute(sa.text("UPDATE voting_periods SET is_processed = true, processed_at = ends_at, outcome = '{}'"))
+        with pytest.raises(OutcomeUnreadable, match=f"period {period.id} cannot be read"):
+            close_period(db, period.id, RULES, period.ends_at)
+        with pytest.raises(OutcomeUnreadable):
+            get_outcome(db, period.id)
 
 
 def test_one_period_is_kept_ahead(database: Database) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy.engine import Connection
 
-from moltpipe.ledger import audit
+from moltpipe.ledger import audit, repairs
 from moltpipe.ledger.audience import cast_clip_vote, clip_outcome, clip_vote_of
 from moltpipe.ledger.checks import CHECKS, run_checks
 from moltpipe.ledger.checks.finding import MAX_ROWS, Conditions, Finding
@@ -127,6 +127,16 @@ def processed_a_week_early(db: Connection) -> None:
     run(db, "UPDATE voting_periods SET is_processed = true, processed_at = :now", now=NOW)
 
 
+def processed_at_a_time_to_come(db: Connection) -> None:
+    create_period(db, "agent_voting", NOW + timedelta(days=3), NOW + timedelta(days=10))
+    run(db, "UPDATE voting_periods SET is_processed = true, outcome = '{}', processed_at = ends_at")
+
+
+def decided_at_a_time_to_come(db: Connection) -> None:
+    period, _ = a_vote(db, "First", "Second", ends_at=NOW + HOUR, length=2 * HOUR)
+    close_period(db, period.id, RULES, period.ends_at)
+
+
 def decided_early_without_a_word(db: Connection) -> None:
     period, _ = a_vote(db, "First", "Second")
     close_period(db, period.id, RULES, period.ends_at)
@@ -216,6 +226,8 @@ DAMAGES: list[tuple[Damage, set[str]]] = [
     (series_without_an_episode, {"series_have_all_episodes_and_jobs"}),
     (processed_without_outcome, {"processed_periods_have_outcome"}),
     (processed_a_week_early, {"processed_periods_are_over", "processed_periods_have_outcome"}),
+    (processed_at_a_time_to_come, {"processed_periods_are_over"}),
+    (decided_at_a_time_to_come, {"processed_periods_are_over"}),
     (decided_early_without_a_word, {"processed_periods_are_over"}),
     (winner_turned_down, {"outcomes_agree_with_scripts"}),
     (left_voting, {"outcomes_agree_with_scripts"}),
@@ -285,6 +297,17 @@ def test_all_damages_at_once_are_mended_at_once(database: Database) -> None:
         assert len(broken(db)) == 4
         assert not any(one.failed for one in repair(db, CONDITIONS, "a test"))
         assert broken(db) == {}
+
+
+def test_one_damage_can_be_mended_without_the_others(database: Database) -> None:
+    """Series of an adopted studio come without episodes; to mend one orphan must not have all of them produced."""
+    only = ("selected_scripts_have_series",)
+    with database.begin() as db:
+        series_without_an_episode(db)
+        selected_without_series(db)
+        assert [one.check for one in plan_repairs(db, CONDITIONS, only)] == list(only)
+        assert [one.check for one in repair(db, CONDITIONS, "a test", only)] == list(only)
+        assert set(broken(db)) == {"series_have_all_episodes_and_jobs"}
 
 
 # The incident --------------------------------------------------------------------------------------------------------
@@ -445,6 +468,18 @@ def test_an_outcome_that_is_put_together_says_what_the_rows_say(database: Databa
         assert [status_of(db, script)[0] for script in (most, some)] == ["selected", "rejected"]
 
 
+def test_a_winner_on_record_is_selected_where_the_rest_of_the_record_cannot_be_read(database: Database) -> None:
+    with database.begin() as db:
+        period, (first, _) = a_vote(db, "First", "Second")
+        close_period(db, period.id, RULES, period.ends_at)
+        run(db, "UPDATE voting_periods SET outcome = jsonb_build_object('winners', outcome -> 'winners')")
+        run(db, "UPDATE scripts SET pilot_status = 'voting' WHERE id = :id", id=first)
+        (mended,) = repair(db, CONDITIONS, "a test")
+        assert mended.failed is None
+        assert status_of(db, first) == ("selected", period.id)
+        assert broken(db) == {}
+
+
 def test_a_loser_on_record_that_still_votes_is_turned_down(database: Database) -> None:
     with database.begin() as db:
         period, (first, second) = a_vote(db, "First", "Second")
@@ -553,11 +588,21 @@ def test_a_clip_vote_that_somebody_decided_before_its_end_keeps_that_and_says_so
         )
         mark = "UPDATE voting_periods SET is_processed = true, is_active = false WHERE period_type = 'clip_voting'"
         run(db, mark)
-        run(db, "UPDATE clip_variants SET is_selected = true WHERE variant_number = 1")
+        run(db, "UPDATE clip_variants SET is_selected = true WHERE variant_number = 2")
+        first = one(db, "SELECT id FROM clip_variants WHERE variant_number = 1")
+        run(db, "UPDATE voting_periods SET is_processed = false WHERE period_type = 'clip_voting'")
+        cast_clip_vote(db, first, "agent:a", datetime.now(UTC))
+        run(db, mark)
         repair(db, CONDITIONS, "a test")
         period = clip_vote_of(db, pilot.id)
         assert period is not None
         assert period.is_processed
+        assert one(db, "SELECT variant_number FROM clip_variants WHERE is_selected") == 2
+        outcome = clip_outcome(db, period.id)
+        assert (outcome.selected.variant_number, outcome.votes) == (2, 1)
+        assert [row.variant_number for row in outcome.ranking] == [1, 2, 3, 4]
+        assert outcome.closed_early_reason == period.closed_early_reason
+        assert "put together afterwards" in outcome.summary
         assert "at a time that is not recorded" in str(period.closed_early_reason)
         assert broken(db) == {}
 
@@ -676,6 +721,24 @@ def test_a_rule_stays_out_of_force_while_a_row_breaks_it(database: Database) -> 
             "processed_periods_have_outcome",
             "processed_periods_are_over",
         ]
+
+
+def test_a_table_that_somebody_keeps_costs_no_repair(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `CREATE INDEX CONCURRENTLY` keeps it for hours, and lets everybody write meanwhile."""
+    monkeypatch.setattr(repairs, "LOCKED_S", 0.1)
+    with database.begin() as db:
+        script, _ = as_adopted(db)
+    with database.begin() as builder, database.begin() as db:
+        run(builder, "LOCK TABLE scripts, voting_periods IN SHARE UPDATE EXCLUSIVE MODE")
+        done = repair(db, CONDITIONS, "a test")
+    assert {one.failed for one in done if one.check == "schema"} == {
+        "canceling statement due to lock timeout: repair again when nobody changes the table"
+    }
+    with database.begin() as db:
+        assert broken(db) == {}
+        assert status_of(db, script)[0] == "selected"
+        assert not any(one.failed for one in repair(db, CONDITIONS, "a test"))
+        assert not_in_force(db) == []
 
 
 def test_who_does_not_own_the_tables_repairs_them_and_is_told_who_must_do_the_rest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -241,6 +241,41 @@ def test_a_sweep_goes_on_where_its_time_was_up(
     assert sum(one.rows for one in calls) == 5
     assert sum(one.objects for one in calls) == 5
     assert all(one.rows + one.objects <= 4 for one in calls)
+
+
+def test_a_rest_is_measured_by_the_clock_that_wrote_its_beginning(
+    database: Database, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of this machine is a day behind that of Postgres: nobody rests for a day because of it."""
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Behind:
+            return super().now(tz) - timedelta(days=1)
+
+    assert swept(database, shelf).through
+    with database.begin() as db:
+        db.execute(sa.update(sweeps).values(completed_at=sweeps.c.completed_at - timedelta(seconds=1)))
+        db.execute(sa.update(sweeps).values(began_at=sweeps.c.completed_at - timedelta(milliseconds=1)))
+    monkeypatch.setattr("moltpipe.production.sweeping.datetime", Behind)
+    key = a_take(database)
+    sweep_objects(database, shelf.store, LONG_ENOUGH_S, resting=True)
+    assert set(missing(database)) == {key}
+
+
+def test_what_the_ledger_cannot_take_stops_the_sweep_and_says_so(database: Database, shelf: Shelf) -> None:
+    """Whatever it is: the checks that need no sweep come after it in the same tick."""
+    shelf.lay("takes/odd.mp4")
+    with database.begin() as db:
+        db.execute(sa.text("ALTER TABLE observations ADD CONSTRAINT no_takes CHECK (subject NOT LIKE 'takes/%')"))
+    error = swept(database, shelf).error or ""
+    assert "no_takes" in error
+    assert "\n" not in error
+    assert error_of(database) == error
+    with database.begin() as db:
+        db.execute(sa.text("ALTER TABLE observations DROP CONSTRAINT no_takes"))
+    assert swept(database, shelf).through
+    assert set(observed(database, OBJECTS_ARE_KNOWN)) == {"takes/odd.mp4"}
 
 
 def test_a_large_studio_is_not_listed_without_a_pause(database: Database, shelf: Shelf) -> None:

@@ -38,7 +38,7 @@ def run(run_id: str = "run-1", *, silent_for: timedelta = SECOND) -> WorkingRun:
 
 
 def dead(runs: list[WorkingRun], *jobs: Job, listening: Listening = ALL_ALONG) -> list[DeadRun]:
-    return dead_runs(runs, jobs, listening, LEASE, HEARTBEAT)
+    return dead_runs(runs, jobs, listening, NOW, LEASE, HEARTBEAT)
 
 
 def test_a_run_that_works_in_silence_is_alive_as_long_as_its_heart_beats() -> None:

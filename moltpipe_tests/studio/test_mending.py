@@ -60,6 +60,11 @@ def test_who_closed_a_period_early_is_not_made_up() -> None:
     assert "at a time that is not recorded" in str(early_reason(PERIOD, AFTER))
 
 
+def test_a_period_that_says_it_was_processed_at_a_time_to_come_is_told_of_as_that() -> None:
+    reason = str(early_reason(replace(PERIOD, processed_at=ENDS), BEFORE))
+    assert "it is marked as processed at 2026-02-16 00:00:00 UTC, which is yet to come" in reason
+
+
 def test_a_period_that_was_processed_in_time_or_with_a_reason_needs_none() -> None:
     assert early_reason(replace(PERIOD, processed_at=ENDS), AFTER) is None
     given = replace(PERIOD, processed_at=BEFORE, closed_early_reason="the hall is needed")
@@ -105,6 +110,12 @@ def test_the_fate_of_a_script_is_the_one_on_record() -> None:
     assert recorded_fate(document, uuid4()) is Fate.RETURNED
 
 
-@pytest.mark.parametrize("document", [None, [], "won", {"winners": [{"script_id": str(UUID(int=7))}]}])
+def test_a_winner_on_record_won_whatever_else_the_record_lacks() -> None:
+    document = {"winners": [7, {"script_id": str(UUID(int=7))}]}
+    assert recorded_fate(document, UUID(int=7)) is Fate.SELECTED
+    assert recorded_fate(document, UUID(int=8)) is Fate.RETURNED
+
+
+@pytest.mark.parametrize("document", [None, [], "won", {}, {"winners": None}, {"winners": ["won"]}])
 def test_an_outcome_that_nobody_can_read_decides_nothing(document: object) -> None:
     assert recorded_fate(document, UUID(int=7)) is Fate.RETURNED

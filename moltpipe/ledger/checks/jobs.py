@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.checks.finding import Check, Conditions, Severity
-from moltpipe.ledger.schema import clip_variants, episodes, limited_series, production_jobs
+from moltpipe.ledger.schema import audit, clip_variants, episodes, limited_series, production_jobs
 from moltpipe.studio.screenplay import PILOT_VARIANTS
 
 GRACE = timedelta(seconds=60)
@@ -136,7 +136,16 @@ def _unpublished() -> sa.Select[Any]:
 
 
 def _unnoticed(conditions: Conditions) -> sa.Select[Any]:
-    """Not completed, although every variant is out."""
+    """Not completed, although every variant is out.
+
+    Where a person has had a medium made anew (`ledger.decisions`), the old cut is out all the while, and only a run can
+    say that it is done.
+    """
+    opened_by_a_person = sa.exists().where(
+        audit.c.action == "remake",
+        audit.c.after["production_jobs"][0]["id"].astext == sa.cast(production_jobs.c.id, sa.Text),
+        audit.c.after["production_jobs"][0]["completed_at"].astext.is_(None),
+    )
     return (
         _of_episodes(
             _progress.c.variants_done,
@@ -150,6 +159,7 @@ def _unnoticed(conditions: Conditions) -> sa.Select[Any]:
             _IS_FREE,
             production_jobs.c.available_at < conditions.now - UNNOTICED,
             _progress.c.variants_done >= _progress.c.variants_wanted,
+            ~opened_by_a_person,
         )
     )
 

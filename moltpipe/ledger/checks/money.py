@@ -95,6 +95,11 @@ def _sum() -> sa.ColumnElement[Decimal]:
     return sa.func.sum(provider_jobs.c.cost_usd + provider_jobs.c.reserved_usd)
 
 
+def _is_nearly(spent_usd: sa.ColumnElement[Decimal], limit_usd: Decimal) -> sa.ColumnElement[bool]:
+    """Whether a cap is nearly reached. One of 0 lets only what is free be made, which spends nothing of it."""
+    return sa.and_(spent_usd >= NEARLY * limit_usd, spent_usd > 0)
+
+
 def _of_the_day(conditions: Conditions, limit_usd: Decimal) -> sa.Select[Any]:
     # A cost is of the day of UTC on which it was claimed, as in `ledger.spending`.
     spent = _sum()
@@ -109,7 +114,7 @@ def _of_the_day(conditions: Conditions, limit_usd: Decimal) -> sa.Select[Any]:
             sa.cast(sa.null(), sa.TIMESTAMP(timezone=True)).label("since"),
         )
         .where(provider_jobs.c.claimed_at >= today)
-        .having(spent >= NEARLY * limit_usd)
+        .having(_is_nearly(spent, limit_usd))
     )
 
 
@@ -134,7 +139,7 @@ def _of_series(limit_usd: Decimal) -> sa.Select[Any]:
         .join(provider_jobs, provider_jobs.c.episode_id == episodes.c.id)
         .where(limited_series.c.id.in_(in_work))
         .group_by(limited_series.c.id)
-        .having(spent >= NEARLY * limit_usd)
+        .having(_is_nearly(spent, limit_usd))
     )
 
 

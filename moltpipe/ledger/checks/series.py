@@ -78,5 +78,6 @@ SERIES_HAVE_ALL_EPISODES_AND_JOBS = Check(
     "limited_series",
     "Every limited series has five episodes, each with its production job.",
     _incomplete,
-    remedy="`moltpipe repair` adds the missing episodes and production jobs.",
+    remedy="`moltpipe repair` adds the missing episodes and production jobs. They are then produced, for what the "
+    "engines charge; `moltpipe repair --only CHECK` mends what another check finds and leaves this.",
 )

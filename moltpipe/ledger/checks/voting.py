@@ -20,21 +20,33 @@ from moltpipe.ledger.checks.finding import Check, Conditions
 from moltpipe.ledger.schema import scripts, voting_periods
 
 OVERDUE = timedelta(seconds=60)
-"""A period is opened and closed within seconds; one that is late by more than this is not looked after."""
+"""A period is opened and closed within seconds; one that is late by more than this is not looked after.
+
+Nor are the clocks of two machines further apart than this."""
 
 _IS_AGENT_VOTE = voting_periods.c.period_type == "agent_voting"
 
 
-def _processed_early(_db: Connection, _conditions: Conditions) -> sa.Select[Any]:
+def _processed_early(_db: Connection, conditions: Conditions) -> sa.Select[Any]:
+    """By its mark, or by the clock: no constraint knows what time it is, so a mark may name a time to come.
+
+    By the clock only with more than a minute to go, since whoever closed the period may have had another clock.
+    """
     in_time = voting_periods.c.processed_at >= voting_periods.c.ends_at
+    is_yet_to_end = voting_periods.c.ends_at > conditions.now + OVERDUE
+    known_since = sa.case((voting_periods.c.processed_at <= conditions.now, voting_periods.c.processed_at))
     return sa.select(
         voting_periods.c.id.label("period_id"),
         voting_periods.c.period_type,
         voting_periods.c.starts_at,
         voting_periods.c.ends_at,
         voting_periods.c.processed_at,
-        voting_periods.c.processed_at.label("since"),
-    ).where(voting_periods.c.is_processed, in_time.is_not(sa.true()), voting_periods.c.closed_early_reason.is_(None))
+        known_since.label("since"),
+    ).where(
+        voting_periods.c.is_processed,
+        in_time.is_not(sa.true()) | is_yet_to_end,
+        voting_periods.c.closed_early_reason.is_(None),
+    )
 
 
 PROCESSED_PERIODS_ARE_OVER = Check(

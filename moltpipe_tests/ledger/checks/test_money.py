@@ -99,6 +99,15 @@ def test_a_day_that_has_spent_four_fifths_of_its_budget_is_told(transaction: Con
     assert failed(db) == [], "there is no cap"
 
 
+def test_a_budget_of_nothing_is_kept_while_nothing_is_spent(transaction: Connection, episode: Episode) -> None:
+    db = transaction
+    caps = Caps(day_usd=Decimal(0), series_usd=Decimal(0))
+    calls.claim_call(db, intent(episode_id=episode.id, account=None, quote_usd=Decimal(0)))
+    assert failed(db, caps=caps) == [], "an engine of this machine was at work"
+    submitted(db, episode_id=episode.id)
+    assert only_finding(db, SPEND_IS_BELOW_ITS_CAPS, caps=caps).count == 2
+
+
 def test_a_series_in_work_that_has_spent_four_fifths_of_its_budget_is_told(
     transaction: Connection, episode: Episode
 ) -> None:

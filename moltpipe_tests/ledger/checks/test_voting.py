@@ -49,6 +49,19 @@ def test_a_period_that_was_processed_before_its_end_is_found(transaction: Connec
     assert failed(db) == []
 
 
+def test_a_period_whose_end_is_yet_to_come_is_found_whatever_its_mark_says(transaction: Connection) -> None:
+    """No constraint forbids it: the mark names the end of the period as the time at which it was made."""
+    db = transaction
+    period = _period(db, timedelta(days=2))
+    sql(db, "UPDATE voting_periods SET is_processed = true, outcome = '{}', processed_at = ends_at")
+    finding = only_finding(db, PROCESSED_PERIODS_ARE_OVER)
+    assert first_columns(finding, 1) == [(str(period.id),)]
+    assert finding.since is None
+    assert failed(db, now=period.ends_at - timedelta(seconds=59)) == [], "the clocks of two machines differ"
+    sql(db, "UPDATE voting_periods SET closed_early_reason = 'the studio closed'")
+    assert failed(db) == []
+
+
 def test_a_period_that_is_over_and_open_is_found_after_a_minute(transaction: Connection) -> None:
     db = transaction
     period = _period(db, -2 * HOUR)

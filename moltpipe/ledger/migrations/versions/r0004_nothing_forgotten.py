@@ -174,6 +174,8 @@ CREATE INDEX ix_episodes_against_the_rule ON episodes (partition_key)
     # How many variants an episode is to have, without reading the bible beside it.
     "CREATE INDEX ix_limited_series_id_medium ON limited_series (id, medium)",
     "CREATE INDEX ix_voting_periods_newest ON voting_periods (period_type, ends_at) WHERE is_processed",
+    # Few jobs are owned at any time, and a sensor asks for them each second.
+    "CREATE INDEX ix_production_jobs_owned ON production_jobs (process_uuid) WHERE process_uuid IS NOT NULL",
     # All the money there ever was, without reading the requests beside it.
     "CREATE INDEX ix_provider_jobs_paid ON provider_jobs (cost_usd, reserved_usd) WHERE cost_usd + reserved_usd > 0",
     "CREATE INDEX ix_provider_jobs_reserved ON provider_jobs (reserved_usd) WHERE reserved_usd > 0",
