@@ -7,7 +7,7 @@ RIVALS := .venv-bench
 READY := $(VENV)/.ready
 RIVALS_READY := $(RIVALS)/.ready
 
-.PHONY: help demo test lint unit e2e up bench clean
+.PHONY: help demo test lint unit e2e up bench faults clean
 
 help:
 	@echo "make demo   submit, vote, close, produce: a whole series on this machine"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint   ruff, mypy and import-linter alone"
 	@echo "make unit   all tests but the end-to-end ones"
 	@echo "make bench  speed and memory against FFmpeg alone and MoviePy, in about ten minutes"
+	@echo "make faults break a studio at twenty random moments (SEED=… ROUNDS=…) and look for what is lost or made twice"
 	@echo "make clean  remove the virtual environment (the data in .moltpipe stays)"
 
 $(READY): requirements.txt pyproject.toml
@@ -60,6 +61,9 @@ $(RIVALS_READY): requirements-bench.txt $(READY)
 
 bench: $(READY) $(RIVALS_READY)
 	@$(BIN)/python -m moltpipe_tests.bench
+
+faults: $(READY)
+	@$(BIN)/python -m moltpipe_tests.faults $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) $(RIVALS)

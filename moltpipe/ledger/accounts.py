@@ -28,7 +28,7 @@ from moltpipe.ledger.calls import (
     lock_call,
     mark_submitting,
 )
-from moltpipe.ledger.schema import engine_accounts, provider_jobs
+from moltpipe.ledger.schema import engine_accounts, production_jobs, provider_jobs
 from moltpipe.ledger.text import storable
 
 _AT_PROVIDER = sorted(state.value for state in AT_PROVIDER)
@@ -87,6 +87,8 @@ class NotYet:
     why: str
     blocked: bool = False
     """Whether the provider, or its account, takes no request at all."""
+    abandoned: bool = False
+    """Whether every place is held by a call whose run is gone: the next run of its episode frees it, and none other."""
 
 
 @dataclass(frozen=True)
@@ -229,12 +231,19 @@ def _full(db: Connection, call: Call, account: str, limits: StartLimits, now: da
         provider_jobs.c.state == CallState.AMBIGUOUS.value,
         provider_jobs.c.left_at > now - min(DOUBT, limits.deadline),
     )
-    in_flight: int = db.execute(
-        sa.select(sa.func.count()).where(*of_account, sa.or_(at_provider, in_doubt))
-    ).scalar_one()
+    attended = provider_jobs.c.episode_id.is_(None) | sa.exists().where(
+        production_jobs.c.episode_id == provider_jobs.c.episode_id,
+        production_jobs.c.process_uuid == provider_jobs.c.process_uuid,
+    )
+    in_flight, of_the_living = db.execute(
+        sa.select(sa.func.count(), sa.func.count().filter(attended)).where(*of_account, sa.or_(at_provider, in_doubt))
+    ).one()
     if in_flight < limits.max_concurrency:
         return None
-    return NotYet(None, f"{in_flight} of {limits.max_concurrency} in flight")
+    why = f"{in_flight} of {limits.max_concurrency} in flight"
+    if of_the_living:
+        return NotYet(None, why)
+    return NotYet(None, f"{why}, all of them of runs that are gone", abandoned=True)
 
 
 def _too_soon(row: Row[Any], now: datetime) -> NotYet | None:

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import BaseModel
 
@@ -57,6 +57,12 @@ _RESULTS: dict[str, type[BaseModel]] = {"write": Written, "speak": Recorded, "fi
 
 PATIENCE_WHEN_BLOCKED = timedelta(seconds=90)
 """A longer wait for a provider gives the episode's job back until then, so that its run makes room."""
+PATIENCE_WITH_THE_DEAD_S = 20.0
+"""How long a call waits for places that are all held by calls of runs that are gone. Then its episode's job is given
+back, so that its run makes room for theirs. The incident: everything was killed, four runs started and waited for two
+places at a provider, and the two runs that would have freed them stood in the queue behind: for an hour."""
+REST_FROM_THE_DEAD = timedelta(seconds=30)
+"""How long the job is left then."""
 SENDINGS = 6
 """How often one call is sent while it certainly was not accepted."""
 FIRST_PAUSE_S = 1.0
@@ -119,6 +125,7 @@ class HostedCall(Generic[RequestT, ResultT]):
         self._call: Call | None = None
         self._sendings = 0
         self._jobs = 0
+        self._abandoned_since: float | None = None
 
     async def answer(self) -> Answer[ResultT]:
         """Walk to the end, and read the result from the row.
@@ -232,6 +239,9 @@ class HostedCall(Generic[RequestT, ResultT]):
         wait = not_yet.wait or timedelta(seconds=ROUND_S)
         if not_yet.blocked and wait > PATIENCE_WHEN_BLOCKED:
             raise EngineBlocked(self.engine.name, not_yet.why, datetime.now(UTC) + wait)
+        self._abandoned_since = (self._abandoned_since or time.monotonic()) if not_yet.abandoned else None
+        if self._abandoned_since and time.monotonic() - self._abandoned_since > PATIENCE_WITH_THE_DEAD_S:
+            raise EngineBlocked(self.engine.name, not_yet.why, datetime.now(UTC) + REST_FROM_THE_DEAD)
         await asyncio.sleep(min(wait.total_seconds(), ROUND_S))
 
     async def _never_left(self, call_id: UUID) -> None:
@@ -475,7 +485,8 @@ class HostedCall(Generic[RequestT, ResultT]):
             if isinstance(source, Path):
                 file = source
             else:
-                target = self.line.workdir / f"arrival-{call.id}"
+                # A name of this attempt's own: one that is late must not take the file from under one that is at work.
+                target = self.line.workdir / f"arrival-{call.id}-{uuid4().hex[:8]}"
                 file = await fetch_result(source, target, self.engine.name, self.hosting.base_url, limits)
             try:
                 kept["media"] = await take_in(self.line, call.id, call.operation, file)

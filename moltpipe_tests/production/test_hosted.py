@@ -51,6 +51,7 @@ from moltpipe_tests.fakes.replicate import FakeReplicate
 from moltpipe_tests.fakes.server import Answer, Fault, Seen, serving
 from moltpipe_tests.fakes.veo import FakeVeo
 from moltpipe_tests.production.one_shot_episode import add_shot, one_shot_episode
+from moltpipe_tests.stories import a_series
 
 KEY = "r8_planted-key"
 
@@ -462,6 +463,46 @@ async def test_a_process_that_hangs_at_the_start_of_an_account_is_named_and_not_
     assert isinstance(refused, EngineBlocked)
     assert camera.hosting.account in str(refused)
     assert await on_set.film() == 1
+
+
+async def test_a_run_makes_room_where_only_a_run_in_the_queue_can_free_a_place(
+    line: Line, provider: FakeReplicate, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And waits where the run that holds the place is at work."""
+    monkeypatch.setattr(hosted, "PATIENCE_WITH_THE_DEAD_S", 0.2)
+    account = ReplicateAccount(
+        base_url=f"{provider.base}/v1", api_key=SecretStr(KEY), start_delay_ms=0, max_concurrency=1
+    )
+    set_up = replace(line, crew=replace(line.crew, camera=Replicate(account)))
+    second, third = a_series(line.database)[1:3]
+    with psycopg.connect(database_url) as db:
+        for episode in (second, third):
+            add_shot(db, episode.id, 1)
+    killed = Set(set_up, second, provider, database_url)
+    waiting = Set(set_up, third, provider, database_url)
+    provider.fault(Fault.NEVER_ENDS)
+
+    filming = asyncio.create_task(killed.film("a run that will be killed"))
+    while not killed.query("SELECT 1 FROM provider_jobs WHERE state = 'running'"):  # noqa: ASYNC110 - a row has no event
+        await asyncio.sleep(0.01)
+    patient = asyncio.create_task(waiting.film())
+    assert not (await asyncio.wait({patient}, timeout=1.5))[0], "the place is held by a run that is at work"
+
+    filming.cancel()
+    await asyncio.gather(filming, return_exceptions=True)
+    with pytest.raises(SomeFailed) as put_off:
+        await patient
+    assert isinstance(put_off.value.failed[0].error, EngineBlocked)
+    assert "of runs that are gone" in str(put_off.value)
+    with line.database.begin() as db:
+        (job,) = [job for job in load_jobs(db) if job.episode_id == third.id]
+    assert (job.attempt_count, job.process_uuid) == (0, None)
+
+    for prediction in provider.predictions.values():
+        prediction.ends = prediction.created
+    assert await killed.film() == 1
+    assert await waiting.film() == 1
+    assert provider.billed == 2
 
 
 async def test_a_line_that_was_said_meanwhile_gives_back_the_money_for_its_own_call(
