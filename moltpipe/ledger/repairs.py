@@ -33,6 +33,7 @@ from moltpipe.ledger.schema import (
     voting_periods,
 )
 from moltpipe.ledger.series import make_series
+from moltpipe.ledger.text import one_line
 from moltpipe.ledger.windows import hold_period
 from moltpipe.studio.audience import ClipOutcome
 from moltpipe.studio.mending import Settlement, as_decided, as_selected, early_reason, recorded_fate, settlement
@@ -129,7 +130,7 @@ def _apply(
             found = _found(db, check, conditions)
     except (CouldNotCheck, sa.exc.DBAPIError) as error:
         _unless_lost(error)
-        done.setdefault((check.name, ""), Repair(check.name, "", f"look for what breaks {check.name}", _said(error)))
+        done.setdefault((check.name, ""), Repair(check.name, "", f"look for what breaks {check.name}", one_line(error)))
         return
     in_this_round: set[tuple[str, str]] = set()
     for row in found:
@@ -168,7 +169,7 @@ def _mend(db: Connection, remedy: Remedy, row: RowMapping, conditions: Condition
             )
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one row must not keep the others from being mended
         _unless_lost(error)
-        return Repair(check.name, subject, f"mend {_named(row)}", _said(error))
+        return Repair(check.name, subject, f"mend {_named(row)}", one_line(error))
     return Repair(check.name, subject, what)
 
 
@@ -201,13 +202,6 @@ def _unless_lost(error: Exception) -> None:
     """Let an error pass that ends all: without its connection, there is nothing to go on with."""
     if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
         raise error
-
-
-def _said(error: Exception) -> str:
-    """One line, without the excerpt of the statement that psycopg puts beneath what the server says."""
-    diagnosis = getattr(getattr(error, "orig", None), "diag", None)
-    told = getattr(diagnosis, "message_primary", None) or str(error)
-    return " ".join(told.split()) or type(error).__name__
 
 
 def _named(row: RowMapping) -> str:
@@ -500,7 +494,7 @@ def _put_constraints_in_force(db: Connection, by: str) -> list[Repair]:
             _unless_lost(error)
             is_not_owner = getattr(error.orig, "sqlstate", None) == _NOT_OWNER
             helps = "its owner has to do it" if is_not_owner else "repair again when nobody changes the table"
-            done.append(Repair("schema", constraint, what, f"{_said(error)}: {helps}"))
+            done.append(Repair("schema", constraint, what, f"{one_line(error)}: {helps}"))
         else:
             done.append(Repair("schema", constraint, what))
     return done

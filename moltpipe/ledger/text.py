@@ -12,3 +12,10 @@ def storable(text: str) -> str:
     """
     clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
     return clean if len(clean) <= _LONGEST else f"{clean[: _LONGEST - 1]}…"
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line, without the excerpt of the statement that psycopg puts beneath it."""
+    told = getattr(error, "orig", None) or error
+    line = getattr(getattr(told, "diag", None), "message_primary", None) or str(told)
+    return " ".join(line.split()) or type(error).__name__

@@ -35,6 +35,7 @@ from moltpipe.ledger.checks.voting import (
     PROCESSED_PERIODS_HAVE_OUTCOME,
 )
 from moltpipe.ledger.checks.watch import PARTITION_KEYS_FOLLOW_THE_RULE, SENSORS_AND_SCHEDULES_TICK
+from moltpipe.ledger.text import one_line
 
 CHECKS: tuple[Check, ...] = (
     SELECTED_SCRIPTS_HAVE_SERIES,
@@ -88,7 +89,7 @@ def run_check(db: Connection, check: Check, conditions: Conditions, *, patience_
     except sa.exc.DBAPIError as error:
         if error.connection_invalidated:
             raise
-        return check.finding(could_not_check=_said(error))
+        return check.finding(could_not_check=one_line(error))
     finally:
         savepoint.rollback()
 
@@ -101,9 +102,3 @@ def _limit(db: Connection, patience_s: float) -> None:
         "jit": "off",
     }
     db.execute(sa.select(*(sa.func.set_config(name, value, sa.true()) for name, value in limits.items())))
-
-
-def _said(error: sa.exc.DBAPIError) -> str:
-    """The server's one line, without the excerpt of the statement that psycopg puts beneath it."""
-    diagnosis = getattr(error.orig, "diag", None)
-    return getattr(diagnosis, "message_primary", None) or " ".join(str(error.orig).split())
