@@ -36,12 +36,6 @@ UI = "http://ui.example:3000"
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as made:
-        yield made
-
-
-@pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     """A webhook, with its channel `a` set."""
     for name in variables():

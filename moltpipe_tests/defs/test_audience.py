@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -21,12 +21,6 @@ from moltpipe.studio.keys import period_key
 from moltpipe.studio.records import Episode, Variant
 from moltpipe_tests.ledger.beginnings import await_a_waiter
 from moltpipe_tests.stories import a_pilot_that_is_out
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as made:
-        yield made
 
 
 def tick(instance: dg.DagsterInstance, database: Database) -> dg.SensorResult | dg.SkipReason:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -43,12 +42,6 @@ class LensCap(Animatic):
         black = bytes(request.width * request.height * 3)
         encode_frames((black for _ in range(profile.frames(request.seconds))), profile, file)
         return Filmed(file=file)
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The sensor that looks all the time, on a real instance, a real ledger and a real S3."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -21,12 +20,6 @@ from moltpipe_tests.stories import a_series
 ORPHANS = "selected_scripts_have_series"
 OBJECTS = "media_objects_are_there"
 KEYS = "partition_keys_follow_the_rule"
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Runs whose process died, on a real instance and a real ledger."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 
 import dagster as dg
@@ -26,12 +25,6 @@ from moltpipe_tests.stories import LEASE, a_series
 REPOSITORY = build_definitions().get_repository_def()
 AGES_AGO = datetime.now(UTC) - timedelta(days=1)
 STARTED = dg.DagsterRunStatus.STARTED
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as made:
-        yield made
 
 
 def listening_since(since: datetime) -> str:

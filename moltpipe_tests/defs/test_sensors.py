@@ -1,6 +1,5 @@
 """Sensors and schedules on a real instance and a real ledger."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -22,12 +21,6 @@ from moltpipe.studio.records import Episode, Job, Period
 from moltpipe_tests.stories import LEASE, a_filed_script, a_series, another_series, closed_vote
 
 AGO = datetime.now(UTC) - timedelta(seconds=20)
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as made:
-        yield made
 
 
 def tick_periods(instance: dg.DagsterInstance, database: Database) -> dg.SensorResult | dg.SkipReason:
