@@ -28,7 +28,7 @@ PREFIX = "MOLTPIPE_"
 _SET_FOR_CHILDREN = frozenset({"MOLTPIPE_DAGSTER_POSTGRES_URL"})
 """Set by `runtime.environment`, never by an operator; a child process must not stumble over it."""
 
-_SECRETS = frozenset({"database_url", "alert_urls", "api_key", "webhook_secret"})
+_SECRETS = frozenset({"database_url", "alert_urls", "api_key", "webhook_secret", "celery_broker_url"})
 """Fields whose values never reach a message: passwords, and webhooks whose address is the key."""
 
 _TYPO_LIKENESS = 0.85
@@ -54,6 +54,13 @@ def _postgres_url(value: SecretStr) -> SecretStr:
     host = parts.hostname or "".join(parse_qs(parts.query).get("host", ()))
     if parts.scheme not in ("postgresql", "postgres") or not host or not parts.path.strip("/"):
         raise ValueError("expected postgresql://user:password@host:port/database")
+    return value
+
+
+def _broker_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("redis", "rediss", "amqp", "amqps", "pyamqp") or not parts.hostname:
+        raise ValueError("expected redis://[user:password@]host:port/number or amqp://user:password@host:port/vhost")
     return value
 
 
@@ -299,6 +306,22 @@ class Settings(BaseSettings):
     """How long a production job stays claimed without a heartbeat."""
     heartbeat_s: float = Field(default=5, gt=0)
     max_concurrent_runs: int = Field(default=4, ge=1)
+    launcher: Literal["local", "celery", "k8s"] = "local"
+    """Where runs are started: as processes of this machine, by Celery's workers, or as pods of a Kubernetes cluster."""
+    celery_broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] | None = None
+    """Redis or RabbitMQ, for `LAUNCHER=celery`."""
+    log_format: Literal["text", "json"] = "text"
+    """What processes print: for a person, or one JSON object a line for a collector."""
+
+    retention: Literal["daily", "off"] = "daily"
+    """Whether Dagster prunes by itself; `off` where a CronJob calls `moltpipe prune`."""
+    keep_runs_days: int = Field(default=90, ge=1)
+    """How long finished runs stay, with their events and what they printed."""
+    keep_takes_days: int = Field(default=180, ge=1)
+    """How long media that nothing refers to, or that was superseded, stays."""
+    keep_records_days: int = Field(default=365, ge=1)
+    """How long incidents that are over, alerts that were sent and the audit stay."""
+
     takes_at_once: int = Field(default_factory=_cores, ge=1)
     """Takes made side by side in one process; the machine's cores unless set."""
 
