@@ -1,14 +1,15 @@
-"""The media in S3: put by content, get, presign, list.
+"""The media in S3: put by content, get, presign, list, delete.
 
-Here: the only code that talks to S3. Not here: what a key looks like (`studio.keys`), which row tells of an
-object (`ledger.media`). An object is never overwritten, unless it is known to be damaged: its key carries its
-hash, so a second put of the same bytes is a no-op, and a put of other bytes under the same key cannot happen.
+Here: the only code that talks to S3. Not here: what a key looks like (`studio.keys`), which row tells of an object
+(`ledger.media`), what may be deleted (`studio.retention`). An object is never overwritten, unless it is known to be
+damaged: its key carries its hash, so a second put of the same bytes is a no-op, and a put of other bytes under the
+same key cannot happen.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,8 @@ PATIENT = Patience(attempts=5, connect_s=5, read_s=60)
 """For work that would have to be done again."""
 A_LOOK = Patience(attempts=2, connect_s=2, read_s=5)
 """For a look that comes again by itself, and that others wait for."""
+IN_A_TRANSACTION = Patience(attempts=2, connect_s=5, read_s=20)
+"""For what is done while rows are held: Postgres ends a transaction in which nothing happens for a minute."""
 
 
 def connect(
@@ -197,6 +200,28 @@ class Store:
             raise StoreError(f"could not look up {key} in bucket {self.bucket}: {error}") from error
         except BotoCoreError as error:
             raise StoreError(f"could not look up {key} in bucket {self.bucket}: {error}") from error
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects, a thousand at a time at most. One that is not there is no error.
+
+        Raises:
+            StoreError: S3 could not answer, or refused some of them. The others are gone.
+        """
+        if not keys:
+            return
+        try:
+            answer = self._client.delete_objects(
+                Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            )
+        except (BotoCoreError, ClientError) as error:
+            raise StoreError(f"could not delete {len(keys)} objects of bucket {self.bucket}: {error}") from error
+        refused = answer.get("Errors", [])
+        if refused:
+            first = refused[0]
+            raise StoreError(
+                f"bucket {self.bucket} keeps {len(refused)} of {len(keys)} objects that were to be deleted, "
+                f"{first.get('Key')} among them: {first.get('Code')}: {first.get('Message')}"
+            )
 
     def presign(self, key: str, expires_s: int = 7 * 24 * 3600) -> str:
         """A link that opens the object in a browser until it expires (seconds, at most seven days)."""

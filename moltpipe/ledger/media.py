@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from moltpipe.ledger.audience import open_clip_vote
 from moltpipe.ledger.jobs import still_mine
 from moltpipe.ledger.production import load_episode, score_of, take_of, variant_of, voiceover_of
-from moltpipe.ledger.schema import clip_variants, provider_jobs, scores, shots, takes, voiceovers
+from moltpipe.ledger.schema import clip_variants, provider_jobs, scores, shots, spent_numbers, takes, voiceovers
 from moltpipe.studio.records import Claim, ClipSound, Score, Stored, Take, Variant, Voiceover, Word
 
 
@@ -65,7 +65,7 @@ def record_voiceover(
             sa.insert(voiceovers)
             .values(
                 shot_id=shot_id,
-                take_number=_next_number(db, voiceovers, of_shot),
+                take_number=_next_number(db, voiceovers, of_shot, shot_id),
                 **_stored(media, "media_key", duration_seconds),
                 words=[asdict(word) for word in words],
                 provider_job_id=provider_job_id,
@@ -100,7 +100,7 @@ def record_take(
     of_variant = sa.and_(takes.c.shot_id == shot_id, takes.c.variant_number == variant_number)
     row = db.execute(sa.select(takes).where(of_variant, takes.c.media_key == media.key)).one_or_none()
     if row is None:
-        number = _next_number(db, takes, of_variant)
+        number = _next_number(db, takes, of_variant, shot_id, variant_number)
         db.execute(sa.update(takes).where(of_variant, takes.c.is_current).values(is_current=False))
         row = db.execute(
             sa.insert(takes)
@@ -144,7 +144,7 @@ def record_score(
             sa.insert(scores)
             .values(
                 episode_id=claim.episode_id,
-                take_number=_next_number(db, scores, of_episode),
+                take_number=_next_number(db, scores, of_episode, claim.episode_id),
                 **_stored(media, "media_key", duration_seconds),
                 provider_job_id=provider_job_id,
             )
@@ -182,6 +182,7 @@ def publish_variant(
         "thumbnail_key": thumbnail_key,
         "ingredients": ingredients,
         "delivery": sa.null() if delivery is None else delivery,
+        "published_at": sa.func.clock_timestamp(),
     }
     row = db.execute(
         insert(clip_variants)
@@ -218,10 +219,17 @@ def _check_wanted(db: Connection, claim: Claim, variant_number: int) -> int:
     return wanted
 
 
-def _next_number(db: Connection, table: sa.Table, of: sa.ColumnElement[bool]) -> int:
-    """The number after the highest one. Safe, because the caller holds the episode's job."""
+def _next_number(
+    db: Connection, table: sa.Table, of: sa.ColumnElement[bool], subject_id: UUID, variant_number: int = 0
+) -> int:
+    """The number after the highest one that there ever was. Safe, because the caller holds the episode's job."""
     highest: int = db.execute(sa.select(sa.func.coalesce(sa.func.max(table.c.take_number), 0)).where(of)).scalar_one()
-    return highest + 1
+    spent = db.execute(
+        sa.select(spent_numbers.c.take_number).where(
+            spent_numbers.c.subject_id == subject_id, spent_numbers.c.variant_number == variant_number
+        )
+    ).scalar_one_or_none()
+    return max(highest, spent or 0) + 1
 
 
 def _stored(media: Stored, key_column: str, duration_seconds: float) -> dict[str, object]:

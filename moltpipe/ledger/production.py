@@ -13,7 +13,16 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Connection, Row
 
-from moltpipe.ledger.schema import clip_variants, episodes, provider_jobs, scores, shots, takes, voiceovers
+from moltpipe.ledger.schema import (
+    clip_variants,
+    episodes,
+    provider_jobs,
+    scores,
+    shots,
+    spent_numbers,
+    takes,
+    voiceovers,
+)
 from moltpipe.ledger.series import EPISODES, episode_of, load_series
 from moltpipe.studio.records import ClipSound, Episode, Production, Score, Shot, Stored, Take, Variant, Voiceover, Word
 from moltpipe.studio.screenplay import ExtendStrategy, ShotAudio, ShotKind, ShotPrompt, Transition
@@ -64,7 +73,19 @@ def load_production(db: Connection, partition_key: str) -> Production:
             row.variant_number: variant_of(row)
             for row in db.execute(published.order_by(clip_variants.c.variant_number))
         },
+        spent_numbers=_spent_numbers(db, episode.id),
     )
+
+
+def _spent_numbers(db: Connection, episode_id: UUID) -> dict[tuple[UUID, int], int]:
+    """Take numbers of the episode whose rows were pruned: the highest, by subject and variant."""
+    of_episode = sa.select(shots.c.id).where(shots.c.episode_id == episode_id)
+    rows = db.execute(
+        sa.select(spent_numbers).where(
+            sa.or_(spent_numbers.c.subject_id.in_(of_episode), spent_numbers.c.subject_id == episode_id)
+        )
+    )
+    return {(row.subject_id, row.variant_number): row.take_number for row in rows}
 
 
 def load_episode(db: Connection, partition_key: str) -> Episode:

@@ -350,6 +350,7 @@ provider_events = sa.Table(
     sa.UniqueConstraint("provider", "event_id"),
     sa.Index("ix_provider_events_call_id", "call_id"),
     sa.Index("ix_provider_events_external_id", "external_id"),
+    sa.Index("ix_provider_events_received_at", "received_at"),
 )
 
 voiceovers = sa.Table(
@@ -361,8 +362,10 @@ voiceovers = sa.Table(
     *_media(),
     sa.Column("words", JSONB, nullable=False),
     _ref("provider_job_id", "provider_jobs", nullable=True),
+    _time("recorded_at", nullable=False, now=True),
     sa.UniqueConstraint("shot_id", "take_number"),
     *_media_checks(),
+    sa.Index("ix_voiceovers_provider_job_id", "provider_job_id"),
     _bytewise("voiceovers", "media_key"),
 )
 
@@ -382,6 +385,8 @@ takes = sa.Table(
     sa.Column("sound_sha256", sa.CHAR(64)),
     sa.Column("sound_bytes", sa.BigInteger),
     sa.Column("sound_seconds", sa.Float),
+    # Since when the one before is superseded.
+    _time("recorded_at", nullable=False, now=True),
     sa.UniqueConstraint("shot_id", "variant_number", "take_number"),
     sa.CheckConstraint(
         "num_nulls(sound_key, sound_sha256, sound_bytes, sound_seconds) IN (0, 4)", name="sound_is_whole"
@@ -389,6 +394,8 @@ takes = sa.Table(
     sa.CheckConstraint("variant_number BETWEEN 1 AND 4", name="variant_number"),
     *_media_checks(),
     sa.Index("uq_takes_current", "shot_id", "variant_number", unique=True, postgresql_where=sa.text("is_current")),
+    sa.Index("ix_takes_superseded", "id", postgresql_where=sa.text("NOT is_current")),
+    sa.Index("ix_takes_provider_job_id", "provider_job_id"),
     _bytewise("takes", "media_key"),
     _bytewise("takes", "sound_key", nullable=True),
 )
@@ -401,9 +408,33 @@ scores = sa.Table(
     sa.Column("take_number", sa.SmallInteger, nullable=False),
     *_media(),
     _ref("provider_job_id", "provider_jobs", nullable=True),
+    _time("recorded_at", nullable=False, now=True),
     sa.UniqueConstraint("episode_id", "take_number"),
     *_media_checks(),
+    sa.Index("ix_scores_provider_job_id", "provider_job_id"),
     _bytewise("scores", "media_key"),
+)
+
+spent_numbers = sa.Table(
+    "spent_numbers",
+    metadata,
+    # The highest number of a take, of a voiceover (variant 0) or of music (of the episode, variant 0) whose row was
+    # pruned. A number that came again would name two different things in keys, in calls and in the audit.
+    sa.Column("subject_id", UUID(as_uuid=True), nullable=False),
+    sa.Column("variant_number", sa.SmallInteger, nullable=False),
+    sa.Column("take_number", sa.SmallInteger, nullable=False),
+    sa.PrimaryKeyConstraint("subject_id", "variant_number"),
+)
+
+departures = sa.Table(
+    "departures",
+    metadata,
+    # Objects whose row was pruned and that may still lie in the store: written with the removal of the row, gone with
+    # the object. Without it, what a prune was killed over would be an object of nobody.
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    _ref("episode_id", "episodes"),
+    _time("since", nullable=False, now=True),
 )
 
 clip_variants = sa.Table(
@@ -420,6 +451,8 @@ clip_variants = sa.Table(
     sa.Column("ingredients", sa.Text, nullable=False, server_default=""),
     # What the delivery gate found, rule by rule. None for a cut that another tool recorded.
     sa.Column("delivery", JSONB),
+    # When this cut took the place of the one before.
+    _time("published_at", nullable=False, now=True),
     sa.Column("is_selected", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("episode_id", "variant_number"),
     # What a vote refers to: a variant together with its episode.
@@ -511,6 +544,7 @@ incidents = sa.Table(
     _one_of("severity", "error", "warning"),
     # One incident is open per subject: two that look at once tell of it once.
     sa.Index("uq_incidents_open", "subject", unique=True, postgresql_where=sa.text("closed_at IS NULL")),
+    sa.Index("ix_incidents_closed_at", "closed_at", postgresql_where=sa.text("closed_at IS NOT NULL")),
 )
 
 alerts = sa.Table(

@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from moltpipe.ledger.schema import (
     clip_variants,
+    departures,
     episodes,
     limited_series,
     observations,
@@ -136,12 +137,14 @@ def expected_objects(db: Connection, after: str, before: str, limit: int) -> lis
     return [Expected(row.key, row.table, row.row_id, row.bytes) for row in rows]
 
 
-def known_objects(db: Connection, keys: Collection[str]) -> set[str]:
-    """Those among these keys that a row tells of."""
+def known_objects(db: Connection, keys: Collection[str], *, departing: bool = True) -> set[str]:
+    """Those among these keys that a row tells of. With `departing`, also those that a prune is about to take away."""
     if not keys:
         return set()
     asked = sa.func.unnest(sa.bindparam("keys", list(keys), sa.ARRAY(sa.Text))).table_valued("key").render_derived()
     told = [sa.exists().where(bytewise(column) == bytewise(asked.c.key)) for _, column, _ in _SOURCES]
+    if departing:
+        told.append(sa.exists().where(departures.c.key == asked.c.key))
     return set(db.execute(sa.select(asked.c.key).where(sa.or_(*told))).scalars())
 
 

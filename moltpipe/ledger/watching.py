@@ -30,12 +30,14 @@ SILENCE: Mapping[str, timedelta] = MappingProxyType(
         "period_sensor": timedelta(minutes=2),
         "production_sensor": timedelta(minutes=2),
         "reaper_sensor": timedelta(minutes=2),
+        # It ticks once a day.
+        "retention_schedule": timedelta(hours=25),
     }
 )
 """How long each may be silent, while others tick, before something is wrong with it. By the name that Dagster knows."""
 
 ASLEEP = timedelta(seconds=90)
-"""When nobody has ticked for so long, no daemon ran: longer than the pause of the slowest watcher, shorter than any
+"""When nobody has ticked for so long, no daemon ran: longer than the pause of the quick watchers, shorter than any
 allowed silence."""
 _WRITTEN_EVERY = timedelta(seconds=5)
 

@@ -42,7 +42,7 @@ async def score_episode(work: Work, *, regenerate: bool) -> Score | None:
     production, composer = work.production, work.line.crew.composer
     if composer is None or (production.score is not None and not regenerate):
         return production.score
-    take_number = production.score.take_number + 1 if production.score else 1
+    take_number = production.next_number(production.score, production.episode.id)
     answer = await call(
         work,
         composer,

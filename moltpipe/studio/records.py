@@ -174,6 +174,13 @@ class Production:
     score: Score | None = None
     variants: dict[int, Variant] = field(default_factory=dict)
     """By variant number."""
+    spent_numbers: dict[tuple[UUID, int], int] = field(default_factory=dict)
+    """The highest take number that was pruned, by shot (or episode, for music) and variant (0 for what is heard)."""
+
+    def next_number(self, former: Voiceover | Take | Score | None, subject_id: UUID, variant_number: int = 0) -> int:
+        """The number of the next take: none that was ever given comes again."""
+        spent = self.spent_numbers.get((subject_id, variant_number), 0)
+        return max(former.take_number if former else 0, spent) + 1
 
 
 @dataclass(frozen=True)

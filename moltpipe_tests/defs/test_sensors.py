@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.storage.tags import RUN_KEY_TAG
 from dagster._core.test_utils import create_run_for_test
 
 from moltpipe.defs.dispatch import production_sensor
@@ -64,7 +65,7 @@ def ended_period(database: Database) -> Period:
 
 def test_a_period_that_is_over_is_asked_for(instance: dg.DagsterInstance, database: Database) -> None:
     period = ended_period(database)
-    assert requested(tick_periods(instance, database)) == [(period_key(period), f"{period_key(period)}:0")]
+    assert requested(tick_periods(instance, database)) == [(period_key(period), f"{period_key(period)}:first")]
 
 
 def test_a_closing_goes_before_every_episode_in_the_queue(instance: dg.DagsterInstance, database: Database) -> None:
@@ -77,6 +78,40 @@ def test_a_closing_goes_before_every_episode_in_the_queue(instance: dg.DagsterIn
 def test_the_same_tick_twice_asks_for_the_same_run(instance: dg.DagsterInstance, database: Database) -> None:
     ended_period(database)
     assert requested(tick_periods(instance, database)) == requested(tick_periods(instance, database))
+
+
+@pytest.mark.parametrize("deleted", [[0], [1], [2], [0, 1], [1, 2], [0, 1, 2]])
+def test_the_next_run_is_asked_for_under_a_new_key_whichever_runs_were_deleted(
+    instance: dg.DagsterInstance, database: Database, deleted: list[int]
+) -> None:
+    """Dagster drops a request whose key a run has, without a word: the episode would wait for ever."""
+    episode = a_series(database)[0]
+    runs = []
+    for _ in range(3):
+        (key,) = (key for name, key in requested(tick_production(instance, database)) if name == episode.partition_key)
+        assert key not in _keys_of_runs(instance)
+        runs.append(_ended_run(instance, episode.partition_key, key or ""))
+    for number in deleted:
+        instance.delete_run(runs[number])
+    asked = [
+        key
+        for _ in range(2)
+        for name, key in requested(tick_production(instance, database))
+        if name == episode.partition_key
+    ]
+    assert len(set(asked)) == 1
+    assert asked[0] not in _keys_of_runs(instance)
+
+
+def _ended_run(instance: dg.DagsterInstance, partition_key: str, key: str) -> str:
+    """A run as the sensor's daemon makes it, that claimed its episode, failed and gave it back."""
+    tags = {PARTITION_TAG: partition_key, RUN_KEY_TAG: key, CLAIMED_TAG: "yes"}
+    run_id: str = create_run_for_test(instance, status=dg.DagsterRunStatus.FAILURE, tags=tags).run_id
+    return run_id
+
+
+def _keys_of_runs(instance: dg.DagsterInstance) -> set[str]:
+    return {run.tags[RUN_KEY_TAG] for run in instance.get_runs()}
 
 
 def test_a_period_of_next_week_is_left_alone(instance: dg.DagsterInstance, database: Database) -> None:

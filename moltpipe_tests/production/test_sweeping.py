@@ -6,10 +6,9 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
-import boto3
 import pytest
 import sqlalchemy as sa
 
@@ -23,54 +22,17 @@ from moltpipe.runtime.services import S3Access
 from moltpipe.store import A_LOOK, Store, connect
 from moltpipe.studio.keys import take_key, variant_key
 from moltpipe_tests.ledger.beginnings import claimed, series
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
+from moltpipe_tests.shelf import Shelf, a_shelf
 
 AT_ONCE = timedelta(0)
 LONG_ENOUGH_S = 60.0
 HASH = "a" * 64
 
 
-class Shelf:
-    """A bucket of its own, to lay things into that no row tells of."""
-
-    def __init__(self, client: S3Client, store: Store) -> None:
-        self.client = client
-        self.store = store
-
-    def lay(self, key: str, content: bytes = b"film") -> None:
-        self.client.put_object(Bucket=self.store.bucket, Key=key, Body=content)
-
-    def remove(self, key: str) -> None:
-        self.client.delete_object(Bucket=self.store.bucket, Key=key)
-
-
 @pytest.fixture
 def shelf(object_storage: S3Access) -> Iterator[Shelf]:
-    secret = object_storage.secret_key.get_secret_value() if object_storage.secret_key else None
-    client = boto3.client(
-        "s3",
-        endpoint_url=object_storage.endpoint_url,
-        aws_access_key_id=object_storage.access_key,
-        aws_secret_access_key=secret,
-        region_name=object_storage.region,
-    )
-    name = f"sweep-{uuid4().hex[:8]}"
-    client.create_bucket(Bucket=name)
-    yield Shelf(
-        client,
-        connect(
-            name,
-            object_storage.endpoint_url,
-            access_key=object_storage.access_key,
-            secret_key=secret,
-            region=object_storage.region,
-        ),
-    )
-    for one in client.list_objects_v2(Bucket=name).get("Contents", []):
-        client.delete_object(Bucket=name, Key=one["Key"])
-    client.delete_bucket(Bucket=name)
+    with a_shelf(object_storage) as made:
+        yield made
 
 
 @pytest.fixture

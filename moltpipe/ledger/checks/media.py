@@ -55,6 +55,6 @@ OBJECTS_ARE_KNOWN = Check(
     "Every object under the keys of the house belongs to a row.",
     _unknown,
     remedy="It costs space and does no harm: an upload whose run ended before the row was written, or a cut that was "
-    "replaced. Delete it when it is of no use to you; nothing refers to it.",
+    "replaced. `moltpipe prune` deletes it once it has been nobody's for KEEP_TAKES_DAYS.",
     severity=Severity.WARNING,
 )
