@@ -9,10 +9,13 @@ strangers, and `[red]`, `:bomb:` or an escape sequence in one must not reach the
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +35,19 @@ def say(line: str = "") -> None:
 def report(line: str) -> None:
     """One line about work in progress, on stderr."""
     progress.print(printable(line), soft_wrap=True)
+
+
+@contextmanager
+def telling(log_format: Literal["text", "json"]) -> Iterator[Callable[[str], None]]:
+    """How a command that serves until Ctrl-C tells of its work: as `report`, or as lines of its log, in JSON."""
+    if log_format == "text":
+        yield report
+        return
+    # structlog takes a tenth of a second to import, which no other command need pay.
+    from moltpipe.runtime.log_lines import LOGGER, log_lines  # noqa: PLC0415
+
+    with log_lines(log_format):
+        yield logging.getLogger(LOGGER).info
 
 
 def complain(message: str) -> None:

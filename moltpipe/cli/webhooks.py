@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moltpipe.cli.report import report
+from moltpipe.cli.report import telling
 from moltpipe.cli.session import session
 from moltpipe.runtime.ports import LOOPBACK
 from moltpipe.runtime.signals import interrupted_once
@@ -27,10 +27,15 @@ def webhooks(
     # uvicorn and Starlette take a tenth of a second to import, which `--help` need not pay.
     from moltpipe.runtime.webhooks import introduction, receivers, serving, webhooks_app  # noqa: PLC0415
 
-    with suppress(KeyboardInterrupt), interrupted_once(), session() as opened:
+    with (
+        suppress(KeyboardInterrupt),
+        interrupted_once(),
+        session(with_keys=False) as opened,
+        telling(opened.settings.log_format) as tell,
+    ):
         providers = receivers(opened.settings)
-        with serving(webhooks_app(providers, opened.database, report), host, port) as address:
+        with serving(webhooks_app(providers, opened.database, tell), host, port) as address:
             for line in introduction(opened.settings, providers, address):
-                report(line)
+                tell(line)
             while True:
                 signal.pause()

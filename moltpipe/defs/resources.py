@@ -10,6 +10,7 @@ from dagster_aws.s3 import S3Resource
 
 from moltpipe.ledger.database import Database
 from moltpipe.production.line import Line, open_line
+from moltpipe.runtime.log_lines import log_lines
 from moltpipe.settings import Settings, load_settings
 from moltpipe.store import A_LOOK, Store, connect
 
@@ -37,9 +38,12 @@ def ledger(_context: dg.InitResourceContext) -> Iterator[Database]:
     description="The production line: ledger, store, engines and house profile.",
 )
 def line(context: dg.InitResourceContext) -> Iterator[Line]:
-    """Opened for one run, its scratch space cleared afterwards."""
+    """Opened for one run, its scratch space cleared afterwards. The run's lines are printed meanwhile."""
     settings = load_settings()
-    with open_line(settings, Store(settings.s3_bucket, context.resources.s3)) as opened:
+    with (
+        log_lines(settings.log_format),
+        open_line(settings, Store(settings.s3_bucket, context.resources.s3)) as opened,
+    ):
         yield opened
 
 

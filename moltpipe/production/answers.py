@@ -12,6 +12,7 @@ from uuid import UUID
 
 import stamina
 
+from moltpipe.ledger.calls import Call
 from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.slots import to_its_end
 from moltpipe.media.errors import MediaError
@@ -64,6 +65,17 @@ def using(answer: Answer[Any]) -> Iterator[Path]:
         raise
     finally:
         answer.file.unlink(missing_ok=True)
+
+
+def outcome_of(call: Call) -> dict[str, object]:
+    """What a log line says of a call that is over: what it cost, how long it took, and why it failed."""
+    began = call.left_at or call.submitted_at
+    told: dict[str, object] = {"call": str(call.id), "cost_usd": float(call.cost_usd)}
+    if began is not None and call.finished_at is not None:
+        told["seconds"] = round((call.finished_at - began).total_seconds(), 3)
+    if call.error_class is not None:
+        told |= {"error_class": call.error_class, "why": call.error}
+    return told
 
 
 async def written(database: Database, transaction: Callable[..., T], *values: Any, patience_s: float = 0.0) -> T:  # noqa: ANN401 - the transaction's own

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,15 +18,18 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
+from structlog.contextvars import bound_contextvars
 
 from moltpipe.engines.errors import EngineError
 from moltpipe.engines.protocols import Engine, ExternalId, Order, Progress
 from moltpipe.ledger import calls, spending
 from moltpipe.ledger.calls import Call, CallState, Intent
 from moltpipe.ledger.slots import EngineSlots
-from moltpipe.production.answers import Answer, written
+from moltpipe.production.answers import Answer, outcome_of, written
 from moltpipe.production.hosted import HostedCall, kept_answer
 from moltpipe.production.work import Work
+
+log = logging.getLogger(__name__)
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 ResultT = TypeVar("ResultT", bound=BaseModel)
@@ -79,10 +83,11 @@ async def call(
         GivenUp: the same request failed for good before, and only a person may send it again.
     """
     intent = intent_of(work, engine, operation, request, subject)
-    if engine.hosting is None:
-        return await _call_here(work, engine, request, intent)
-    hosted = HostedCall(work, engine, engine.hosting, request, intent)
-    return await (_made_once(work, intent, hosted) if shared else hosted.answer())
+    with bound_contextvars(engine=engine.name, operation=operation):
+        if engine.hosting is None:
+            return await _call_here(work, engine, request, intent)
+        hosted = HostedCall(work, engine, engine.hosting, request, intent)
+        return await (_made_once(work, intent, hosted) if shared else hosted.answer())
 
 
 async def _made_once(work: Work, intent: Intent, hosted: HostedCall[RequestT, ResultT]) -> Answer[ResultT]:
@@ -90,7 +95,10 @@ async def _made_once(work: Work, intent: Intent, hosted: HostedCall[RequestT, Re
     essence = {"engine": intent.engine, "model": intent.model, "request": intent.request, "take": intent.take_number}
     async with EngineSlots(work.line.database, f"once {_digest(essence)}", 1):
         twin = await written(work.line.database, _made_before, intent)
-        return await (hosted.answer() if twin is None else kept_answer(work.line, twin))
+        if twin is None:
+            return await hosted.answer()
+        log.info("call spared: the same was made before", extra={"call": str(twin.id)})
+        return await kept_answer(work.line, twin)
 
 
 def _made_before(db: Any, intent: Intent) -> Call | None:  # noqa: ANN401 - the ledger's connection, whose type is SQL's
@@ -146,9 +154,11 @@ async def _call_here(
             await written(database, calls.mark_submitted, call_id, job)
             while isinstance(outcome := await engine.poll(job), Progress):
                 pass
-            await written(database, calls.mark_succeeded, call_id, Decimal(0))
+            done = await written(database, calls.mark_succeeded, call_id, Decimal(0))
+            log.info("call finished", extra=outcome_of(done))
         except EngineError as error:
-            await written(database, calls.mark_failed, call_id, error.error_class.value, error.message)
+            failed = await written(database, calls.mark_failed, call_id, error.error_class.value, error.message)
+            log.warning("call failed", extra=outcome_of(failed))
             raise
         except asyncio.CancelledError:
             if job is not None:

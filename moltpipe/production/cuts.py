@@ -5,6 +5,7 @@ Here: what the cutting of pictures (`production.cutting`) and of narrations (`pr
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,8 @@ from moltpipe.media.sound import Loudness
 from moltpipe.production.work import Work
 from moltpipe.studio.keys import variant_key
 from moltpipe.studio.records import Production, Variant
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,4 +89,5 @@ def publish(work: Work, variant_number: int, ready: Print) -> Cut:
             ingredients=ready.ingredients,
             delivery=ready.delivery.as_json(),
         )
+    log.info("cut published", extra={"variant": variant_number, "seconds": ready.seconds, "key": stored.key})
     return Cut(variant=variant, delivery=ready.delivery, loudness=ready.loudness)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import tempfile
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
+
+from structlog.contextvars import bound_contextvars
 
 from moltpipe.engines.protocols import Camera, Filmed, TakeRequest, VoiceTrack
 from moltpipe.ledger import calls as ledger_calls
@@ -33,6 +36,8 @@ from moltpipe.studio.profiles import Profile
 from moltpipe.studio.records import ClipSound, Production, Shot, Take
 from moltpipe.studio.timing import clip_seconds, shot_frames
 from moltpipe.studio.variants import seed, style_suffix
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ async def film_shots(work: Work, *, regenerate: bool) -> Filming:
     filmed = await all_or_named(
         "takes",
         [
-            (f"shot {shot.number} of variant {variant_number}", _film(work, shot, variant_number, drawing, desk))
+            (f"shot {shot.number} of variant {variant_number}", _film_shot(work, shot, variant_number, drawing, desk))
             for shot, variant_number in todo
         ],
     )
@@ -120,8 +125,16 @@ def request_to(
 
 
 def _take_number(production: Production, shot: Shot, variant_number: int) -> int:
-    former = production.takes.get((shot.id, variant_number))
-    return former.take_number + 1 if former else 1
+    return production.next_number(production.takes.get((shot.id, variant_number)), shot.id, variant_number)
+
+
+async def _film_shot(
+    work: Work, shot: Shot, variant_number: int, drawing: asyncio.Semaphore, desk: asyncio.Semaphore
+) -> Take:
+    with bound_contextvars(shot=shot.number, variant=variant_number):
+        take = await _film(work, shot, variant_number, drawing, desk)
+        log.info("take in", extra={"take": take.take_number, "seconds": take.duration_seconds, "key": take.media.key})
+        return take
 
 
 async def _film(

@@ -8,6 +8,7 @@ read: their passages are shots without pictures, and nobody is asked to write.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
@@ -21,6 +22,8 @@ from moltpipe.production.work import Work
 from moltpipe.studio.narration import AUDIO, AudioPack, narration_script
 from moltpipe.studio.records import Production, Shot
 from moltpipe.studio.screenplay import EpisodeScript, PilotScript
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,4 +115,5 @@ def _record(work: Work, script: EpisodeScript, *, regenerate: bool, answer_to: U
         shots = write_shots(db, work.claim, script, replace=regenerate)
         if answer_to is not None:
             ledger_calls.mark_ingested(db, answer_to)
-        return shots
+    log.info("script in", extra={"shots": len(shots)})
+    return shots

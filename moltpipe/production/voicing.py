@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+
+from structlog.contextvars import bound_contextvars
 
 from moltpipe.engines.protocols import LineRequest
 from moltpipe.ledger import calls as ledger_calls
@@ -21,6 +24,8 @@ from moltpipe.studio.keys import voiceover_key
 from moltpipe.studio.records import Production, Series, Shot, Voiceover
 from moltpipe.studio.screenplay import Line as SpokenText
 from moltpipe.studio.screenplay import spoken_line
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ async def voice_shots(work: Work, *, regenerate: bool) -> Voicing:
     requests = [(shot, line_request(production.series, line)) for shot, line in todo]
     desk = work.line.desk()
     spoken = await all_or_named(
-        "lines", [(f"shot {shot.number}", _voice(work, shot, request, desk)) for shot, request in requests]
+        "lines", [(f"shot {shot.number}", _voice_shot(work, shot, request, desk)) for shot, request in requests]
     )
     cost = await asyncio.to_thread(spent, work, "speak")
     return Voicing(work.reload(), tuple(spoken), work.line.crew.voice.name, cost)
@@ -83,9 +88,15 @@ def line_request(series: Series, line: SpokenText) -> LineRequest:
     return LineRequest(text=line.text, speaker=line.speaker, voice_style=style, voice_id=line.voice_id)
 
 
+async def _voice_shot(work: Work, shot: Shot, request: LineRequest, desk: asyncio.Semaphore) -> Voiceover:
+    with bound_contextvars(shot=shot.number):
+        spoken = await _voice(work, shot, request, desk)
+        log.info("voiceover in", extra={"seconds": spoken.duration_seconds, "key": spoken.media.key})
+        return spoken
+
+
 async def _voice(work: Work, shot: Shot, request: LineRequest, desk: asyncio.Semaphore) -> Voiceover:
-    former = work.production.voiceovers.get(shot.id)
-    take_number = former.take_number + 1 if former else 1
+    take_number = work.production.next_number(work.production.voiceovers.get(shot.id), shot.id)
     answer = await call(
         work,
         work.line.crew.voice,

@@ -8,10 +8,13 @@ over the result of a newer run.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from structlog.contextvars import bound_contextvars
 
 from moltpipe.engines.errors import EngineError, ErrorClass
 from moltpipe.ledger import jobs
@@ -30,6 +33,8 @@ AFTER_AN_OUTAGE = timedelta(seconds=15)
 AFTER_A_PROVIDERS_OUTAGE = timedelta(seconds=60)
 """The same for work whose provider could not be reached, or had no place, for as long as a run waits."""
 _LATER = (ErrorClass.RETRY_SAFE, ErrorClass.THROTTLED)
+
+log = logging.getLogger(__name__)
 
 
 class Postponed(Exception):
@@ -66,14 +71,23 @@ async def work_on(
     the job back with backoff, for good where another attempt would fail in the same way, or, where nothing failed
     but something must be waited for, until then. A body whose job was taken over is cancelled and writes nothing
     more. A body that is cancelled gives the job back: as a failed attempt if a person ended its run, and else as it
-    was.
+    was. Whatever is logged meanwhile carries the run and the episode.
 
     Raises:
         UnknownEpisode: no episode has this partition key.
         JobHeld: another process is at work on the episode.
         Superseded: another process took the job over while the body ran.
     """
-    claim = await asyncio.to_thread(_claim, line, partition_key, process_uuid)
+    with bound_contextvars(run_id=process_uuid, episode=partition_key):
+        claim = await asyncio.to_thread(_claim, line, partition_key, process_uuid)
+        log.info("episode claimed")
+        async with _held(line, claim, ended_by_a_person) as work:
+            yield work
+
+
+@asynccontextmanager
+async def _held(line: Line, claim: Claim, ended_by_a_person: Callable[[], bool]) -> AsyncIterator[Work]:
+    """The claim kept alive while the body runs, and given back as the body ends."""
     body = asyncio.current_task()
     if body is None:
         raise RuntimeError("work_on needs to run in a task")
@@ -83,16 +97,20 @@ async def work_on(
         yield Work(line, claim, production, ended_by_a_person)
     except asyncio.CancelledError as cancelled:
         if heartbeat.done() and isinstance(heartbeat.exception(), Superseded):
-            raise Superseded(partition_key, process_uuid) from cancelled
+            log.warning("episode lost to another run")
+            raise Superseded(claim.partition_key, claim.process_uuid) from cancelled
         await _end(heartbeat)
         if await asyncio.to_thread(ended_by_a_person):
             # An attempt that failed: given back as it was, the sensor would start the very same work at once.
             await asyncio.to_thread(_fail, line, claim, "a person ended the run")
+            log.info("episode given back", extra={"why": "a person ended the run", "failed": True})
         else:
             await asyncio.to_thread(_release, line, claim)
+            log.info("episode given back", extra={"why": "the process is ending", "failed": False})
         raise
     except Superseded:
         await _end(heartbeat)
+        log.warning("episode lost to another run")
         raise
     except Exception as error:
         await _end(heartbeat)
@@ -100,12 +118,15 @@ async def work_on(
         if until is None:
             said = f"{type(error).__name__}: {error}"
             await asyncio.to_thread(_fail, line, claim, said, for_good=comes_again(error))
+            log.error("episode given back", extra={"why": said, "failed": True, "for_good": comes_again(error)})  # noqa: TRY400 - Dagster prints the traceback
         else:
             await asyncio.to_thread(_postpone, line, claim, until, str(error))
+            log.info("episode given back", extra={"why": str(error), "failed": False, "until": until.isoformat()})
         raise
     else:
         await _end(heartbeat)
-        await asyncio.to_thread(_settle, line, claim)
+        done = await asyncio.to_thread(_settle, line, claim)
+        log.info("episode completed" if done else "stage done")
 
 
 def worth_another_try_at(error: BaseException) -> datetime | None:
@@ -158,14 +179,19 @@ def _release(line: Line, claim: Claim) -> None:
         jobs.release_job(db, claim)
 
 
-def _settle(line: Line, claim: Claim) -> None:
-    """Complete the job when every wanted variant is published, else let it rest for the run's next stage."""
+def _settle(line: Line, claim: Claim) -> bool:
+    """Complete the job when every wanted variant is published, else let it rest for the run's next stage.
+
+    Returns:
+        Whether it is completed.
+    """
     with line.database.begin() as db:
         production = load_production(db, claim.partition_key)
         if len(production.variants) >= production.episode.variants_wanted:
             jobs.complete_job(db, claim)
-        else:
-            jobs.rest_job(db, claim)
+            return True
+        jobs.rest_job(db, claim)
+        return False
 
 
 async def _end(heartbeat: asyncio.Task[None]) -> None:

@@ -323,7 +323,7 @@ def stack(
         listen, hold = os.pipe()
         held.callback(os.close, hold)
         held.callback(os.close, listen)
-        running = Stack(house, chosen, say, listen, processes, _members(settings.data_dir, chosen, module))
+        running = Stack(house, chosen, say, listen, processes, _members(settings, chosen, module))
         held.callback(running.end)
         running.start()
         os.write(up.fd, running.url.encode())
@@ -358,27 +358,31 @@ def _reserved(port: int, held: ExitStack) -> bool:
     return lock.try_take()
 
 
-def _members(data_dir: Path, port: int, module: str) -> dict[str, _Member]:
+def _members(settings: Settings, port: int, module: str) -> dict[str, _Member]:
     """The three processes, in the order in which they start."""
-    code_port = free_ports(1)[0]
+    data_dir, code_port = settings.data_dir, free_ports(1)[0]
     workspace = data_dir / "dagster" / "workspace.yaml"
     # JSON is YAML.
     server = {"host": LOOPBACK, "port": code_port, "location_name": "moltpipe"}
     workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
     python = [sys.executable, "-m"]
+    lines = ["--log-format", "json"] if settings.log_format == "json" else []
     commands: dict[str, tuple[list[str], float]] = {
         "code-server": (
             [
                 *python, "dagster", "code-server", "start", "--host", LOOPBACK, "--port", str(code_port),
-                "--module-name", module, "--location-name", "moltpipe", "--use-python-environment-entry-point",
+                "--module-name", module, "--location-name", "moltpipe", "--use-python-environment-entry-point", *lines,
             ],
             10,
         ),
         "webserver": (
-            [*python, "dagster_webserver", "--host", LOOPBACK, "--port", str(port), "--workspace", str(workspace)],
+            [
+                *python, "dagster_webserver", "--host", LOOPBACK, "--port", str(port),
+                "--workspace", str(workspace), *lines,
+            ],
             3,
         ),
-        "daemon": ([*python, "dagster._daemon", "run", "--workspace", str(workspace)], 10),
+        "daemon": ([*python, "dagster._daemon", "run", "--workspace", str(workspace), *lines], 10),
     }  # fmt: skip
     return {
         name: _Member(name, command, log_file(data_dir, name), grace_s) for name, (command, grace_s) in commands.items()
