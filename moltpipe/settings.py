@@ -1,8 +1,11 @@
 """What an operator can set, and the one place where the environment is read for it.
 
-Here: the settings of a process, read from `MOLTPIPE_*` variables, and the error that says which one is
-wrong. Not here: the `AWS_*` credentials (boto reads them, `runtime.services` hands them on), what the
+Here: the settings of a process, read from `MOLTPIPE_*` variables or from files of secrets, and the error that says
+which one is wrong. Not here: the `AWS_*` credentials (boto reads them, `runtime.services` hands them on), what the
 embedded services chose for themselves (`runtime.services`).
+
+A password in a variable is seen by whoever may look at the container or its crash report. So each setting may also be
+a file, named like its variable in lower case, in the folder where Docker and Kubernetes lay secrets.
 
 Source: the design's section 8. A new engine is one more name in a `Literal` and, when it is hosted, its fields.
 """
@@ -19,7 +22,14 @@ from typing import Annotated, Literal, TypeGuard
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from moltpipe.studio.profiles import Fit, Profile, parse_profile
 
@@ -30,6 +40,8 @@ _SET_FOR_CHILDREN = frozenset({"MOLTPIPE_DAGSTER_POSTGRES_URL"})
 
 _SECRETS = frozenset({"database_url", "alert_urls", "api_key", "webhook_secret", "celery_broker_url"})
 """Fields whose values never reach a message: passwords, and webhooks whose address is the key."""
+
+_USUAL_SECRETS_DIR = Path("/run/secrets")
 
 _TYPO_LIKENESS = 0.85
 
@@ -102,7 +114,35 @@ def _base_url(value: str) -> str:
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
-class Account(BaseSettings):
+class _Files(SecretsSettingsSource):
+    """Files of secrets, of which an empty one counts as unset, like an empty variable."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        """None where there is no such file, or nothing in it."""
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return value or None, key, is_complex
+
+
+class _FromVariablesOrFiles(BaseSettings):
+    """Settings that are read from the environment, and from files of secrets where it says nothing."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The folder of secrets is itself a setting, which is known only now."""
+        del dotenv_settings, file_secret_settings
+        folder = secrets_dir()
+        files = (_Files(settings_cls, secrets_dir=folder),) if folder and folder.is_dir() else ()
+        return (init_settings, env_settings, *files)
+
+
+class Account(_FromVariablesOrFiles):
     """What can be set for every hosted engine: `MOLTPIPE_<ENGINE>_<FIELD>`.
 
     A `base_url` without a path means the API's usual one under that host.
@@ -230,7 +270,7 @@ _NEEDS_KEY = frozenset({"replicate", "veo", "heygen", "stock", "elevenlabs", "ch
 Budget = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
+class Settings(_FromVariablesOrFiles):
     """All that can be set, with its defaults. Frozen: a process keeps the settings that it started with."""
 
     model_config = SettingsConfigDict(
@@ -249,6 +289,8 @@ class Settings(BaseSettings):
     """Any S3, with its `AWS_*` credentials. None starts the embedded one."""
     data_dir: Annotated[Path, AfterValidator(_absolute)] = Path(".moltpipe")
     """Where the embedded services, the logs and `DAGSTER_HOME` lie. Made absolute when read."""
+    secrets_dir: Path | None = None
+    """Where settings lie as files, such as `moltpipe_database_url`. None means /run/secrets, where there is one."""
 
     media_url: Annotated[str, AfterValidator(_endpoint_url)] | None = None
     """Where a browser finds the bucket's objects, for links in the UI: `moltpipe up` serves one on loopback."""
@@ -310,6 +352,8 @@ class Settings(BaseSettings):
     """Where runs are started: as processes of this machine, by Celery's workers, or as pods of a Kubernetes cluster."""
     celery_broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] | None = None
     """Redis or RabbitMQ, for `LAUNCHER=celery`."""
+    run_pods: Annotated[Path, AfterValidator(_absolute)] | None = None
+    """What the pods of runs are like, as a file, for `LAUNCHER=k8s`. Only what launches runs needs it."""
     log_format: Literal["text", "json"] = "text"
     """What processes print: for a person, or one JSON object a line for a collector."""
 
@@ -320,7 +364,7 @@ class Settings(BaseSettings):
     keep_takes_days: int = Field(default=180, ge=1)
     """How long media that nothing refers to, or that was superseded, stays."""
     keep_records_days: int = Field(default=365, ge=1)
-    """How long incidents that are over, alerts that were sent and the audit stay."""
+    """How long incidents that are over, alerts that were sent and events of webhooks stay. The audit stays for ever."""
 
     takes_at_once: int = Field(default_factory=_cores, ge=1)
     """Takes made side by side in one process; the machine's cores unless set."""
@@ -353,6 +397,9 @@ def load_settings(*, with_keys: bool = True) -> Settings:
     typos = misspelt(os.environ)
     if typos:
         raise SettingsError(f"{name} is not a setting: did you mean {meant}?" for name, meant in typos.items())
+    unusable = _unusable_files()
+    if unusable:
+        raise SettingsError(unusable)
     complaints = [line for account in accounts().values() for line in _tried(account)]
     # An account that cannot be made would be reported again by the settings that hold it.
     complaints += [] if complaints else _tried(Settings)
@@ -388,7 +435,7 @@ def accounts() -> dict[str, type[Account]]:
     return {name: field.annotation for name, field in Settings.model_fields.items() if _is_account(field.annotation)}
 
 
-def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
+def misspelt(environ: Mapping[str, object]) -> dict[str, str]:
     """Variables that nearly are a setting, each with the setting that it is like.
 
     Other unknown `MOLTPIPE_*` variables are left alone: tools around us set their own.
@@ -403,6 +450,37 @@ def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
         if near:
             found[name] = bare[near[0]]
     return found
+
+
+def secrets_dir() -> Path | None:
+    """The folder that files of secrets are read from; None when there is none."""
+    named = os.environ.get(variable("secrets_dir"))
+    if named:
+        return Path(named)
+    return _USUAL_SECRETS_DIR if _USUAL_SECRETS_DIR.is_dir() else None
+
+
+def secret_files() -> dict[str, Path]:
+    """The files in the folder of secrets that are meant as settings of ours, by the variable that each stands for."""
+    folder = secrets_dir()
+    if folder is None or not folder.is_dir():
+        return {}
+    return {file.name.upper(): file for file in sorted(folder.iterdir()) if file.name.upper().startswith(PREFIX)}
+
+
+def _unusable_files() -> list[str]:
+    """What is wrong with the folder of secrets itself."""
+    folder = secrets_dir()
+    if folder is not None and not folder.is_dir():
+        return [f"{variable('secrets_dir')}={folder}: expected a folder"]
+    files = secret_files()
+    typos = misspelt(files)
+    lines = [f"{files[name]} is not a setting: did you mean {meant.lower()}?" for name, meant in typos.items()]
+    return lines + [
+        f"{name}: {file} cannot be read by this process (user {os.geteuid()})"
+        for name, file in files.items()
+        if name in variables() and not os.access(file, os.R_OK)
+    ]
 
 
 def _is_account(annotation: object) -> TypeGuard[type[Account]]:
@@ -436,11 +514,15 @@ def _tried(kind: type[BaseSettings]) -> list[str]:
 
 
 def _complaints(refusal: ValidationError, prefix: str) -> list[str]:
+    files = secret_files()
     lines = []
     for error in refusal.errors(include_url=False):
         field = str(error["loc"][0])
         name = f"{prefix}{field}".upper()
-        came = "(hidden)" if field in _SECRETS else repr(os.environ.get(name, ""))
         said = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+        if not os.environ.get(name) and name in files:
+            lines.append(f"{name} from {files[name]}: {said}")
+            continue
+        came = "(hidden)" if field in _SECRETS else repr(os.environ.get(name, ""))
         lines.append(f"{name}={came}: {said}")
     return list(dict.fromkeys(lines))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -138,4 +139,85 @@ def test_no_setting_is_taken_for_a_misspelt_other() -> None:
 def test_a_heartbeat_slower_than_the_lease_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOLTPIPE_HEARTBEAT_S", "50")
     with pytest.raises(SettingsError, match="MOLTPIPE_HEARTBEAT_S"):
+        load_settings()
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("MOLTPIPE_SECRETS_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_a_setting_may_be_a_file_of_its_name(secrets: Path) -> None:
+    (secrets / "moltpipe_database_url").write_text("postgresql://u:geheim@h/d\n")
+    (secrets / "moltpipe_veo_api_key").write_text("of-veo\n")
+    (secrets / "moltpipe_alert_urls").write_text("slack://a/b/c\nmailto://d:e@f.example\n")
+    settings = load_settings()
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://u:geheim@h/d"
+    assert settings.veo.key == "of-veo"
+    assert settings.alert_urls == ("slack://a/b/c", "mailto://d:e@f.example")
+
+
+def test_an_empty_file_counts_as_unset(secrets: Path) -> None:
+    for name in variables() - {"MOLTPIPE_SECRETS_DIR"}:
+        (secrets / name.lower()).write_text("\n")
+    settings = load_settings()
+    assert settings.database_url is None
+    assert settings.veo.api_key is None
+    assert settings.alert_urls == ()
+
+
+def test_a_folder_of_secrets_may_hold_links_as_kubernetes_makes_them(secrets: Path) -> None:
+    (secrets / "..2026_11_21").mkdir()
+    (secrets / "..2026_11_21" / "moltpipe_s3_bucket").write_text("of-a-link")
+    (secrets / "..data").symlink_to("..2026_11_21")
+    (secrets / "moltpipe_s3_bucket").symlink_to("..data/moltpipe_s3_bucket")
+    assert load_settings().s3_bucket == "of-a-link"
+
+
+def test_the_environment_comes_before_a_file(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secrets / "moltpipe_s3_bucket").write_text("of-the-file")
+    monkeypatch.setenv("MOLTPIPE_S3_BUCKET", "of-the-environment")
+    assert load_settings().s3_bucket == "of-the-environment"
+
+
+def test_what_is_not_ours_in_the_folder_of_secrets_is_left_alone(secrets: Path) -> None:
+    (secrets / "kubernetes.io").mkdir()
+    (secrets / "aws_credentials").write_text("[default]")
+    assert load_settings().database_url is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("moltpipe_database_url", "mysql://u:geheim@h/d", "postgresql://"), ("moltpipe_camera", "veeo", "'animatic'")],
+)
+def test_a_wrong_value_in_a_file_is_named_with_the_file_and_not_shown(
+    secrets: Path, name: str, value: str, expected: str
+) -> None:
+    (secrets / name).write_text(value)
+    with pytest.raises(SettingsError) as refusal:
+        load_settings()
+    assert f"{name.upper()} from {secrets / name}: " in str(refusal.value)
+    assert expected in str(refusal.value)
+    assert value not in str(refusal.value)
+
+
+def test_a_misspelt_file_is_refused_with_the_right_name(secrets: Path) -> None:
+    (secrets / "moltpipe_databse_url").write_text("postgresql://u@h/d")
+    with pytest.raises(SettingsError, match="moltpipe_databse_url is not a setting: did you mean moltpipe_database_ur"):
+        load_settings()
+
+
+def test_a_folder_of_secrets_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MOLTPIPE_SECRETS_DIR", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match=r"MOLTPIPE_SECRETS_DIR=.*/none: expected a folder"):
+        load_settings()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read_is_named(secrets: Path) -> None:
+    (secrets / "moltpipe_database_url").write_text("postgresql://u@h/d")
+    (secrets / "moltpipe_database_url").chmod(0)
+    with pytest.raises(SettingsError, match=r"MOLTPIPE_DATABASE_URL: .*moltpipe_database_url cannot be read"):
         load_settings()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from moltpipe.cli.report import report
+from moltpipe.cli.report import telling
 from moltpipe.runtime.foreground import exec_program, run_up
 from moltpipe.settings import load_settings
 
@@ -27,7 +27,9 @@ def up(
     ] = None,
 ) -> None:
     """Start embedded services where no URL is set, migrate, and run webserver and daemon until Ctrl-C."""
-    run_up(load_settings(), port, say=report)
+    settings = load_settings()
+    with telling(settings.log_format) as say:
+        run_up(settings, port, say=say)
 
 
 def exec_(
@@ -36,4 +38,5 @@ def exec_(
     ],
 ) -> None:
     """Run a program with the services up and the environment set, and pass on its exit status."""
-    sys.exit(exec_program(load_settings(), program))
+    # Not asked for the keys of engines: in a deployment webserver and daemon run through it, and are not given any.
+    sys.exit(exec_program(load_settings(with_keys=False), program))

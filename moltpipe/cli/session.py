@@ -28,8 +28,10 @@ class Session:
 
 
 @contextmanager
-def session() -> Iterator[Session]:
+def session(*, with_keys: bool = True) -> Iterator[Session]:
     """Start or join the services, migrate, and open the ledger for one command.
+
+    `with_keys` asks for the keys of the chosen engines, which who only listens or looks is not given.
 
     Raises:
         SettingsError: a setting is wrong.
@@ -37,7 +39,7 @@ def session() -> Iterator[Session]:
         MigrationRefused: the ledger is none that this moltpipe can use.
         DatabaseUnavailable: Postgres cannot be reached.
     """
-    settings = load_settings()
+    settings = load_settings(with_keys=with_keys)
     with open_house(settings) as house:
         database = Database(house.services.database_url.get_secret_value())
         try:

@@ -16,7 +16,7 @@ from moltpipe.ledger.checks import run_checks
 from moltpipe.ledger.checks.audience import PILOTS_HAVE_THEIR_CLIP_VOTE
 from moltpipe.ledger.checks.finding import Conditions
 from moltpipe.ledger.database import Database, DatabaseUnavailable
-from moltpipe.ledger.migrate import VERSION_TABLE, MigrationRefused, alembic_config, migrate
+from moltpipe.ledger.migrate import VERSION_TABLE, MigrationRefused, alembic_config, alone, migrate
 from moltpipe.ledger.repairs import repair
 from moltpipe.ledger.schema import metadata
 
@@ -184,6 +184,29 @@ def test_processes_that_start_together_migrate_once(empty_database_url: str) -> 
         assert db.execute(sa.text(f"SELECT count(*) FROM {VERSION_TABLE}")).scalar_one() == 1  # noqa: S608 (a constant)
         assert db.execute(sa.text("SELECT count(*) FROM voting_settings")).scalar_one() == 1
     database.dispose()
+
+
+def test_a_database_at_the_newest_revision_is_opened_while_somebody_else_migrates(
+    database: Database, database_url: str
+) -> None:
+    with database.begin() as db:
+        # The lock that revisions run under: who asked for it would wait for ever.
+        db.execute(sa.text("SELECT pg_advisory_xact_lock(0x6D6F6C74)"))
+        assert not migrate(database_url).pending
+
+
+def test_one_migration_of_the_whole_runs_at_a_time_and_its_lock_outlives_a_quiet_minute(
+    database: Database, database_url: str
+) -> None:
+    held = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = "
+                   "(SELECT oid FROM pg_database WHERE datname = current_database())")  # fmt: skip
+    idle = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                   " AND state = 'idle in transaction'")  # fmt: skip
+    with alone(database_url), database.begin() as db:
+        assert db.execute(held).scalar_one() == 1
+        assert db.execute(idle).scalar_one() == 0
+    with database.begin() as db:
+        assert db.execute(held).scalar_one() == 0
 
 
 def test_dagster_gets_a_schema_of_its_own(database: Database) -> None:

@@ -121,3 +121,29 @@ def test_up_ends_cleanly_whenever_it_is_told_to(tmp_path: Path, number: signal.S
     left = [process.pid for process in psutil.process_iter(["cmdline"])
             if any(str(tmp_path) in word for word in process.info["cmdline"] or [])]  # fmt: skip
     assert not [pid for pid in left if alive(pid)]
+
+
+def test_exec_leaves_no_parent_behind_where_no_service_is_ours(database_url: str, tmp_path: Path) -> None:
+    environ = {**os.environ, "MOLTPIPE_DATABASE_URL": database_url, "MOLTPIPE_S3_ENDPOINT_URL": "http://127.0.0.1:1"}
+    started = subprocess.Popen(
+        [sys.executable, "-c", _EXEC, str(tmp_path), "sh", "-c", "echo $$ $PGHOST; grep SigIgn /proc/$$/status"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ,
+    )
+    first, ignored = started.communicate(timeout=60)[0].splitlines()
+    assert first.split()[0] == str(started.pid)
+    assert len(first.split()) == 2
+    assert int(ignored.split()[1], 16) >> (signal.SIGPIPE - 1) & 1 == 0
+
+
+def test_exec_of_nothing_says_so_where_no_service_is_ours(database_url: str, tmp_path: Path) -> None:
+    environ = {**os.environ, "MOLTPIPE_DATABASE_URL": database_url, "MOLTPIPE_S3_ENDPOINT_URL": "http://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", _EXEC, str(tmp_path), "no-such-program"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environ,
+    )
+    assert (done.returncode, done.stderr) == (127, "moltpipe exec: no-such-program: not found\n")
