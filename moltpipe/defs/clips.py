@@ -7,6 +7,7 @@ from moltpipe.defs.frame import work_in
 from moltpipe.defs.partitions import EPISODES
 from moltpipe.defs.reports import Metadata, cost, link, table
 from moltpipe.defs.scripts import episode_script
+from moltpipe.defs.sizing import pod_of
 from moltpipe.defs.voiceovers import voiceover
 from moltpipe.engines import stock
 from moltpipe.production.filming import Filming, film_shots
@@ -19,6 +20,7 @@ from moltpipe.production.line import Line
     group_name="production",
     kinds={"ffmpeg", "s3", "postgres"},
     owners=["team:studio"],
+    op_tags=pod_of("clips"),
 )
 async def clips(
     context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]

@@ -14,6 +14,7 @@ from moltpipe.defs.frame import work_in
 from moltpipe.defs.partitions import EPISODES
 from moltpipe.defs.reports import Cell, Metadata, cost, drawing, link, picture, table
 from moltpipe.defs.scripts import episode_script
+from moltpipe.defs.sizing import pod_of
 from moltpipe.defs.voiceovers import voiceover
 from moltpipe.media.offload import offload
 from moltpipe.production.cuts import Cutting
@@ -30,6 +31,7 @@ from moltpipe.studio.records import Variant
     kinds={"ffmpeg", "s3", "postgres"},
     owners=["team:studio"],
     check_specs=DELIVERY_CHECKS,
+    op_tags=pod_of("stitched_episode"),
 )
 async def stitched_episode(  # type: ignore[no-untyped-def]  # noqa: ANN201 -- Dagster knows no asynchronous generator's type
     context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]

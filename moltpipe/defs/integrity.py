@@ -15,6 +15,7 @@ import dagster as dg
 from moltpipe.alerting import channel_ids
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS_NAME
 from moltpipe.defs.reports import Metadata, table
+from moltpipe.defs.sizing import pod_of
 from moltpipe.ledger.checks import CHECKS, run_check, run_checks
 from moltpipe.ledger.checks.finding import Check, Conditions, Finding, Severity
 from moltpipe.ledger.database import Database
@@ -87,7 +88,9 @@ def _report(finding: Finding) -> Metadata:
 
 
 def _as_asset_check(check: Check) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=dg.AssetKey(check.asset), name=check.name, description=check.promise)
+    @dg.asset_check(
+        asset=dg.AssetKey(check.asset), name=check.name, description=check.promise, op_tags=pod_of("checks")
+    )
     def looks(ledger: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
         with ledger.begin() as db:
             verdict = _verdict(run_check(db, check, Conditions.of(load_settings(), datetime.now(UTC))))

@@ -9,6 +9,7 @@ from moltpipe.defs.config import Production
 from moltpipe.defs.frame import work_in
 from moltpipe.defs.partitions import EPISODES
 from moltpipe.defs.reports import Metadata, cost, link, picture, table
+from moltpipe.defs.sizing import pod_of
 from moltpipe.defs.voting import LIMITED_SERIES
 from moltpipe.production.line import Line
 from moltpipe.production.posters import poster
@@ -23,6 +24,7 @@ from moltpipe.studio.screenplay import spoken_line
     group_name="production",
     kinds={"postgres", "s3"},
     owners=["team:studio"],
+    op_tags=pod_of("episode_script"),
 )
 async def episode_script(
     context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]

@@ -7,6 +7,7 @@ from moltpipe.defs.frame import work_in
 from moltpipe.defs.partitions import EPISODES
 from moltpipe.defs.reports import Metadata, cost, table
 from moltpipe.defs.scripts import episode_script
+from moltpipe.defs.sizing import pod_of
 from moltpipe.production.line import Line
 from moltpipe.production.voicing import Voicing, voice_shots
 
@@ -17,6 +18,7 @@ from moltpipe.production.voicing import Voicing, voice_shots
     group_name="production",
     kinds={"wav", "s3", "postgres"},
     owners=["team:studio"],
+    op_tags=pod_of("voiceover"),
 )
 async def voiceover(
     context: dg.AssetExecutionContext, config: Production, line: dg.ResourceParam[Line]

@@ -13,6 +13,7 @@ import dagster as dg
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS, PERIODS_NAME
 from moltpipe.defs.reports import Cell, Metadata, link, table
 from moltpipe.defs.runs import PRIORITY_TAG, partitions_in_flight, past_runs, run_key
+from moltpipe.defs.sizing import pod_of
 from moltpipe.ledger.audience import CLIP_VOTING, close_clip_vote, served
 from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.jobs import load_jobs
@@ -78,6 +79,7 @@ LIMITED_SERIES = dg.AssetSpec(
     group_name="voting",
     kinds={"postgres"},
     owners=["team:studio"],
+    op_tags=pod_of("voting_outcome"),
 )
 def voting_outcome(context: dg.AssetExecutionContext, ledger: dg.ResourceParam[Database]) -> dg.MaterializeResult[None]:
     """Winners, losers, series, episodes and production jobs of one period, written in one transaction.

@@ -14,7 +14,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from moltpipe.media import runner
 from moltpipe.media.conform import conform, conforms, recipe
-from moltpipe.media.encoders import chosen, desk_size, trial
+from moltpipe.media.encoders import chosen, desk_size, trial, usable_cores
 from moltpipe.media.errors import MediaError
 from moltpipe.media.extend import extend
 from moltpipe.media.probe import decode, probe
@@ -160,6 +160,21 @@ def test_no_more_takes_are_made_at_once_than_were_allowed(cores: int, at_most: i
 def test_desks_of_usual_machines(cores: int, expected: tuple[int, int]) -> None:
     size = desk_size(cores)
     assert (size.at_once, size.threads) == expected
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("200000 100000", 2), ("50000 100000", 1), ("max 100000", 64), ("", 64)])
+def test_a_container_has_no_more_cores_than_its_limit_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64))
+    limit = tmp_path / "cpu.max"
+    limit.write_text(quota)
+    assert usable_cores(limit) == cores
+
+
+def test_outside_a_container_all_cores_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(3))
+    assert usable_cores(tmp_path / "cpu.max") == 3
 
 
 @pytest.mark.parametrize(("cores", "at_most"), [(0, None), (2, 0)])
