@@ -7,7 +7,7 @@ RIVALS := .venv-bench
 READY := $(VENV)/.ready
 RIVALS_READY := $(RIVALS)/.ready
 
-.PHONY: help demo test lint unit e2e up bench faults clean
+.PHONY: help demo test lint unit e2e up bench faults clean programs
 
 help:
 	@echo "make demo   submit, vote, close, produce: a whole series on this machine"
@@ -43,13 +43,24 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-unit: $(READY)
+# Debian's programs that tests need: the broker of Celery, of which each test starts one of its own, and what reads Prometheus'
+# rules. RUNLEVEL=1 keeps Debian from starting them as services.
+PROGRAMS := redis-server:redis-server promtool:prometheus
+
+programs:
+	@for one in $(PROGRAMS); do command -v $${one%%:*} >/dev/null || missing="$$missing $${one##*:}"; done; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" = 0 ]; then \
+			apt-get update -q && RUNLEVEL=1 apt-get install -qy --no-install-recommends $$missing; \
+		else echo "tests are skipped: install the Debian packages$$missing" >&2; fi; fi
+
+unit: $(READY) programs
 	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e"
 
-e2e: $(READY)
+e2e: $(READY) programs
 	$(BIN)/pytest -m e2e
 
-test: lint
+test: lint programs
 	$(BIN)/pytest -n 2 --dist loadfile
 
 # MoviePy's pins would take the Pillow of $(VENV) back by two versions, so it gets an environment of its own.

@@ -13,7 +13,23 @@ import sys
 
 import typer
 
-from moltpipe.cli import adopt, alerts, demo, estimate, integrity, period, serve, status, submit, vote, webhooks
+from moltpipe.cli import (
+    adopt,
+    alerts,
+    demo,
+    estimate,
+    integrity,
+    metrics,
+    migrate,
+    period,
+    prune,
+    serve,
+    status,
+    submit,
+    vote,
+    webhooks,
+    worker,
+)
 from moltpipe.cli.report import complain
 from moltpipe.ledger.database import DatabaseUnavailable
 from moltpipe.runtime.background import ServiceError
@@ -32,6 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 serve.register(app)
+migrate.register(app)
 demo.register(app)
 submit.register(app)
 estimate.register(app)
@@ -39,9 +56,12 @@ vote.register(app)
 app.add_typer(period.app, name="period")
 status.register(app)
 integrity.register(app)
+prune.register(app)
 adopt.register(app)
 alerts.register(app)
 webhooks.register(app)
+metrics.register(app)
+worker.register(app)
 
 
 def main() -> None:

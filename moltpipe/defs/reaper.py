@@ -44,7 +44,7 @@ def reaper_sensor(context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[
     with alone(ledger, _NAME) as free:
         if not free:
             return dg.SkipReason("another daemon is at it")
-        runs = working_runs(context.instance, context.repository_def)
+        runs = working_runs(context.instance, context.repository_def, settings.launcher)
         with ledger.begin() as db:
             jobs = jobs_of_runs(db, [run.run_id for run in runs])
             clock = clock_of(db)

@@ -26,8 +26,10 @@ _ASSET_JOB = "__ASSET_JOB"
 """Dagster's name for the job of runs in which assets or checks were picked by hand."""
 _SILENCE = timedelta(seconds=60)
 """A run claims its episode within seconds of its start and between two steps; a closing takes one."""
-_LAUNCH = timedelta(seconds=90)
-"""A process on this machine takes seconds to come up. Another launcher may have to fetch an image first."""
+_LAUNCH = {"local": timedelta(seconds=90), "celery": timedelta(minutes=3)}
+"""How long a run may take to come up, by launcher: a process on this machine takes seconds. A Celery worker's as well,
+but a worker that dies with a run in hand leaves it to the broker until another has a place. A pod may have to wait for
+a node and an image, for as long as the deployment's limit says."""
 
 
 def partitions_in_flight(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> set[str]:
@@ -38,13 +40,16 @@ def partitions_in_flight(instance: dg.DagsterInstance, partition_keys: Sequence[
     return {run.tags[PARTITION_TAG] for run in runs}
 
 
-def working_runs(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition) -> list[WorkingRun]:
+def working_runs(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, launcher: str) -> list[WorkingRun]:
     """The runs of this repository behind which a process should stand, with when each was last heard of.
+
+    The launcher goes by its name: the process that asks may lack what another needs to build it, such as the right to
+    speak to a Kubernetes cluster.
 
     Those in the queue are none, and those of other code locations are not ours to judge.
     """
     return [
-        WorkingRun(run.run_id, _last_heard_of(instance, run.run_id), _patience(instance, run.status))
+        WorkingRun(run.run_id, _last_heard_of(instance, run.run_id), _patience(instance, run.status, launcher))
         for run in instance.get_runs(dg.RunsFilter(statuses=_WORKING))
         if _ours(run, repository)
     ]
@@ -58,12 +63,9 @@ def _ours(run: dg.DagsterRun, repository: dg.RepositoryDefinition) -> bool:
     return assets <= graph.get_all_asset_keys() and checks <= graph.asset_check_keys
 
 
-def _patience(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> timedelta:
+def _patience(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, launcher: str) -> timedelta:
     if status is dg.DagsterRunStatus.STARTING:
-        # A launcher that looks after its processes is on another machine, with a limit that its deployment knows.
-        if instance.run_launcher.supports_check_run_worker_health:
-            return timedelta(seconds=instance.run_monitoring_start_timeout_seconds)
-        return _LAUNCH
+        return _LAUNCH.get(launcher) or timedelta(seconds=instance.run_monitoring_start_timeout_seconds)
     return _SILENCE
 
 
@@ -108,12 +110,17 @@ def _end(record: dg.RunRecord) -> datetime:
 
 
 def run_key(instance: dg.DagsterInstance, partition_key: str) -> str:
-    """A key for the partition's next run: it counts those that there are.
+    """A key for the partition's next run: the one after its newest run.
 
-    Dagster remembers a run key for ever: with the same key for every attempt, what failed once would never
-    be tried again. Counting makes a tick that runs twice ask for the same run.
+    Dagster starts no run under a key that a run has already: with the same key for every attempt, what failed once
+    would never be tried again. A tick that runs twice finds the same newest run, and asks for the same one.
+
+    The trap behind it: the key counted the partition's runs. Once old ones were deleted, by retention or by a person,
+    it came to a number that a younger run had, and Dagster dropped the request, tick after tick, for ever. A run whose
+    key names the newest one came after that, so while it is there, that one is not the newest.
     """
-    return f"{partition_key}:{instance.get_runs_count(dg.RunsFilter(tags={PARTITION_TAG: partition_key}))}"
+    newest = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: partition_key}), limit=1)
+    return f"{partition_key}:{newest[0].run_id if newest else 'first'}"
 
 
 def ended_runs(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, EndedRun]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sysconfig
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -16,12 +17,15 @@ from psycopg.conninfo import conninfo_to_dict
 
 from moltpipe.runtime.postgres import binaries
 from moltpipe.runtime.services import Services
-from moltpipe.settings import Settings
+from moltpipe.settings import Settings, SettingsError, variable
 
 DAGSTER_SCHEMA = "dagster"
 """The schema of Dagster's own tables, in the same database as ours."""
 
 _DEFAULT_REGION = "us-east-1"
+
+_EXTRAS = {"celery": "dagster_celery", "k8s": "dagster_k8s"}
+"""What a launcher needs that a plain installation does not have: the extra of the launcher's name brings it."""
 
 _LIBPQ = {
     "host": "PGHOST",
@@ -42,7 +46,13 @@ def environment(settings: Settings, services: Services, *, instance_yaml: Path |
     """The variables to lay over this process's own environment.
 
     Writes `DAGSTER_HOME/dagster.yaml` when it is missing or differs from the project's (or from `instance_yaml`).
+
+    Raises:
+        SettingsError: the launcher lacks a setting or its library. Dagster would say so in a traceback, much later.
     """
+    lacking = _lacking_for_launcher(settings)
+    if lacking is not None:
+        raise SettingsError([f"{lacking}, as {variable('launcher')}={settings.launcher}"])
     database_url = plain_url(services.database_url.get_secret_value())
     region = services.s3.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     variables = {
@@ -65,6 +75,15 @@ def environment(settings: Settings, services: Services, *, instance_yaml: Path |
         # Those of another account, left in the shell, would be sent along and refused.
         variables["AWS_SESSION_TOKEN"] = ""
     return variables
+
+
+def _lacking_for_launcher(settings: Settings) -> str | None:
+    library = _EXTRAS.get(settings.launcher)
+    if library is not None and find_spec(library) is None:
+        return f"{library} is not installed: expected `pip install 'moltpipe[{settings.launcher}]'`"
+    if settings.launcher == "celery" and settings.celery_broker_url is None:
+        return f"{variable('celery_broker_url')} is not set: expected the address of Redis or RabbitMQ"
+    return None
 
 
 def _search_path(services: Services) -> str:

@@ -227,6 +227,20 @@ def test_a_run_whose_process_never_came_up_is_ended(instance: dg.DagsterInstance
     assert status_of(instance, never) is dg.DagsterRunStatus.FAILURE
 
 
+@pytest.mark.parametrize(("launcher", "patience"), [("celery", timedelta(minutes=3)), ("k8s", timedelta(minutes=10))])
+def test_a_run_on_another_machine_gets_more_time_to_come_up(
+    database: Database, launcher: str, patience: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody asks the launcher: this process may lack what it takes to build it."""
+    monkeypatch.setenv("MOLTPIPE_LAUNCHER", launcher)
+    with dg.instance_for_test(overrides={"run_monitoring": {"enabled": True, "start_timeout_seconds": 600}}) as ours:
+        slow = a_run(ours, dg.DagsterRunStatus.STARTING, silent_for=patience - timedelta(seconds=20))
+        never = a_run(ours, dg.DagsterRunStatus.STARTING, silent_for=patience + timedelta(seconds=20))
+        tick(ours, database)
+        assert status_of(ours, slow) is dg.DagsterRunStatus.STARTING
+        assert status_of(ours, never) is dg.DagsterRunStatus.FAILURE
+
+
 def test_a_run_that_a_person_ended_and_that_never_came_to_its_end_is_canceled(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
