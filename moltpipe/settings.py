@@ -66,6 +66,9 @@ def _postgres_url(value: SecretStr) -> SecretStr:
     host = parts.hostname or "".join(parse_qs(parts.query).get("host", ()))
     if parts.scheme not in ("postgresql", "postgres") or not host or not parts.path.strip("/"):
         raise ValueError("expected postgresql://user:password@host:port/database")
+    # libpq would quote the password, or the end of it as a host, in its complaint.
+    if parts.netloc.count("@") > 1 or re.search(r"%(?![0-9A-Fa-f]{2})", value.get_secret_value()):
+        raise ValueError("expected user and password percent-encoded: @ as %40, % as %25, / as %2F")
     return value
 
 

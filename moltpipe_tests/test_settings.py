@@ -95,6 +95,17 @@ def test_a_wrong_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch, name: st
     assert "geheim" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("password", ["geheim%zz", "geheim@gar", "ge@heim"])
+def test_a_password_that_is_not_encoded_for_its_address_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    """Both would be quoted by libpq: the first as a token, the other as part of the host."""
+    monkeypatch.setenv("MOLTPIPE_DATABASE_URL", f"postgresql://u:{password}@h/d")
+    with pytest.raises(SettingsError, match="%40") as refusal:
+        load_settings()
+    assert "heim" not in str(refusal.value)
+
+
 def test_a_wrong_address_of_an_engine_never_shows_a_key_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOLTPIPE_STOCK_API_KEY", "geheim")
     assert "geheim" not in repr(load_settings())

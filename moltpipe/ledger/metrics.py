@@ -213,7 +213,7 @@ def first_takes(db: Connection) -> FirstTakes:
         .limit(NEWEST_PERIODS)
         .subquery()
     )
-    filmed = sa.and_(provider_jobs.c.operation == "film", provider_jobs.c.state == CallState.INGESTED.value)
+    filmed = sa.and_(provider_jobs.c.operation == "film", _ended_as() == CallState.INGESTED.value)
     called = (
         sa.select(
             sa.func.min(provider_jobs.c.left_at).label("first_call"),
@@ -273,18 +273,19 @@ def open_calls(db: Connection) -> list[OpenCalls]:
 def ended_calls(db: Connection) -> list[EndedCalls]:
     """All calls that ever ended, by engine, operation, state and class of error. A pass over all of them.
 
-    Calls are never pruned, and one that ended stays so: these counts never fall. The seconds are those from the
-    departure of the request to the moment at which the engine was done, of calls that brought something.
+    Calls are never pruned, and one that ended stays so, though it is put aside later: these counts never fall. The
+    seconds are those from the departure of the request to the moment at which the engine was done, of calls that
+    brought something.
     """
     took = _seconds(
         provider_jobs.c.finished_at - sa.func.coalesce(provider_jobs.c.left_at, provider_jobs.c.submitted_at)
     )
-    kind = (provider_jobs.c.engine, provider_jobs.c.operation, provider_jobs.c.state, provider_jobs.c.error_class)
+    kind = (provider_jobs.c.engine, provider_jobs.c.operation, _ended_as().label("state"), provider_jobs.c.error_class)
     timed = (
         sa.select(
             *kind,
             provider_jobs.c.cost_usd,
-            sa.case((provider_jobs.c.state == CallState.INGESTED.value, took)).label("took"),
+            sa.case((_ended_as() == CallState.INGESTED.value, took)).label("took"),
         )
         .where(provider_jobs.c.state.in_(_ENDED))
         .subquery()
@@ -306,6 +307,19 @@ def ended_calls(db: Connection) -> list[EndedCalls]:
         .order_by(*columns)
     )
     return [_together(key, list(same)) for key, same in groupby(rows, lambda row: tuple(row[:4]))]
+
+
+def _ended_as() -> sa.ColumnElement[Any]:
+    """How a call ended. One that is put aside later, by a prune or a person, brought what it brought.
+
+    A count that falls is taken for one that began anew, and what is left of it for what happened in this minute.
+    """
+    put_aside = provider_jobs.c.state == CallState.EXPIRED.value
+    return sa.case(
+        (put_aside & provider_jobs.c.result.is_not(None), CallState.INGESTED.value),
+        (put_aside & (provider_jobs.c.error_class != CallState.AMBIGUOUS.value), CallState.FAILED.value),
+        else_=provider_jobs.c.state,
+    )
 
 
 def _together(key: tuple[str, str, str, str | None], same: list[sa.Row[Any]]) -> EndedCalls:

@@ -77,9 +77,7 @@ def migrate(url: str) -> Revisions:
                 command.upgrade(alembic_config(db), "head")
             return before
     except CommandError as error:
-        raise MigrationRefused(
-            f"the database was migrated by another version of moltpipe ({error}): install a newer moltpipe"
-        ) from error
+        raise _of_another_version(error) from error
     except sa.exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) not in _MAY_NOT:
             raise
@@ -95,7 +93,7 @@ def revisions(url: str) -> Revisions:
     """Where the ledger stands. Only reads.
 
     Raises:
-        MigrationRefused: PostgreSQL is older than 14.
+        MigrationRefused: PostgreSQL is older than 14, or the database was migrated by a newer moltpipe.
         DatabaseUnavailable: Postgres cannot be reached.
     """
     address = psycopg_url(url)
@@ -103,7 +101,12 @@ def revisions(url: str) -> Revisions:
     try:
         with unavailable(address), engine.begin() as db:
             _check_version(db)
-            return _revisions(db)
+            found = _revisions(db)
+            if found.current is not None:
+                ScriptDirectory.from_config(alembic_config(db)).get_revision(found.current)
+            return found
+    except CommandError as error:
+        raise _of_another_version(error) from error
     finally:
         engine.dispose()
 
@@ -143,6 +146,12 @@ def _revisions(db: Connection) -> Revisions:
     newest = ScriptDirectory.from_config(alembic_config(db)).get_current_head()
     assert newest is not None  # noqa: S101 - there is a first revision
     return Revisions(context.get_current_revision(), newest)
+
+
+def _of_another_version(error: CommandError) -> MigrationRefused:
+    return MigrationRefused(
+        f"the database was migrated by another version of moltpipe ({error}): install a newer moltpipe"
+    )
 
 
 def _check_version(db: Connection) -> None:

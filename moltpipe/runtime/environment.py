@@ -66,7 +66,7 @@ def environment(settings: Settings, services: Services, *, instance_yaml: Path |
         "AWS_DEFAULT_REGION": region or _DEFAULT_REGION,
         "DAGSTER_HOME": str(dagster_home(settings.data_dir, instance_yaml)),
         "DAGSTER_DISABLE_TELEMETRY": "1",
-        "PATH": _search_path(services),
+        "PATH": _search_path(),
         **_libpq(database_url),
     }
     if services.s3.access_key is not None and services.s3.secret_key is not None:
@@ -86,12 +86,9 @@ def _lacking_for_launcher(settings: Settings) -> str | None:
     return None
 
 
-def _search_path(services: Services) -> str:
-    """Ours first, so that `dagster` is that of this installation; a psql of the operator's own before the embedded."""
-    places = [sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]
-    if "postgres" in services.embedded:
-        places.append(str(binaries()))
-    return os.pathsep.join(places)
+def _search_path() -> str:
+    """Ours first, so that `dagster` is that of this installation; a psql of the operator's own before the wheel's."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath), str(binaries())])
 
 
 def plain_url(url: str) -> str:

@@ -27,7 +27,11 @@ LONGEST_VALUE = 600
 """Characters of a text in a line: the whole of an error is in the ledger."""
 
 _CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^\s/?#@\"']+@")
+_SERVICE = re.compile(r"((?:postgres\w*|redis\w*|\w*amqps?)(?:\+\w+)?://)[^\s\"']*@")
+"""An address of a service of ours, whose password may hold what should have been encoded."""
 _SIGNATURE = re.compile(r"(\w[\w+.-]*://[^\s?\"']*)\?[^\s\"']*")
+_NAMED = re.compile(r"(?i)(\b(?:x-amz-\w+|signature|password|api_?key|access_token)=|\bbearer )[^\s&\"'\\]+")
+"""What other libraries quote without an address."""
 
 
 @contextmanager
@@ -97,9 +101,17 @@ def _in_one_word(value: object) -> str:
 
 def _fit_to_print(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Without passwords and signatures of addresses, and without the whole of a long text."""
-    return {key: _printable(value) if isinstance(value, str) else value for key, value in line.items()}
+    return {key: _short(key, _plain(value)) if isinstance(value, str) else value for key, value in line.items()}
 
 
-def _printable(text: str) -> str:
-    plain = _SIGNATURE.sub(r"\1?…", _CREDENTIALS.sub(r"\1…@", text))
-    return plain if len(plain) <= LONGEST_VALUE else f"{plain[: LONGEST_VALUE - 1]}…"
+def _plain(text: str) -> str:
+    for secret, kept in ((_SERVICE, r"\1…@"), (_CREDENTIALS, r"\1…@"), (_SIGNATURE, r"\1?…"), (_NAMED, r"\1…")):
+        text = secret.sub(kept, text)
+    return text
+
+
+def _short(key: str, text: str) -> str:
+    if len(text) <= LONGEST_VALUE:
+        return text
+    # What happened stands at the end of a traceback, and at the beginning of everything else.
+    return f"…{text[1 - LONGEST_VALUE :]}" if key == "exception" else f"{text[: LONGEST_VALUE - 1]}…"

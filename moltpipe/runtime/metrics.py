@@ -61,6 +61,7 @@ LONGEST_LOOK_S = 5.0
 LONGEST_PASS_S = 60.0
 """After so long the database gives up a look at what is under way, or a pass over all of history."""
 _CONNECT_S = 5
+_NOTICE_A_DEAD_SERVER = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _ENDING_S = 2.0
 _WATCHING = "integrity_sensor"
 
@@ -234,7 +235,9 @@ def read_only(url: str) -> str:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     limits = f"-cdefault_transaction_read_only=on -cstatement_timeout={round(LONGEST_PASS_S)}s"
     query["options"] = f"{query.get('options', '')} {limits}".strip()
-    query.setdefault("connect_timeout", str(_CONNECT_S))
+    # A server that is gone without a word would be waited for until the kernel asks after it, in two hours.
+    for name, value in {"connect_timeout": _CONNECT_S, **_NOTICE_A_DEAD_SERVER}.items():
+        query.setdefault(name, str(value))
     query.setdefault("application_name", "moltpipe metrics")
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
 

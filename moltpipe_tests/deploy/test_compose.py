@@ -21,8 +21,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from pydantic_settings import BaseSettings
 
+from moltpipe.runtime.environment import environment
 from moltpipe.runtime.s3 import binary
-from moltpipe.settings import Settings, accounts, misspelt, variable, variables
+from moltpipe.runtime.services import services
+from moltpipe.settings import Settings, accounts, load_settings, misspelt, variable, variables
 from moltpipe_tests.deploy.conftest import DEPLOY
 from moltpipe_tests.deploy.processes import Answers, free_ports, running
 
@@ -30,9 +32,9 @@ FOLDER = DEPLOY / "compose"
 DAGSTERS = ("dagster", "dagster-webserver", "dagster-daemon")
 
 
-def expanded(text: str) -> str:
-    """With the defaults of Compose's variables in their places."""
-    return re.sub(r"\$\{\w+:-([^}]*)}", r"\1", text)
+def expanded(text: str, **chosen: str) -> str:
+    """With what is chosen for Compose's variables in their places, or else their defaults."""
+    return re.sub(r"\$\{(\w+):-([^}]*)}", lambda found: chosen.get(found[1], found[2]), text)
 
 
 COMPOSE: dict[str, Any] = yaml.safe_load(expanded((FOLDER / "compose.yaml").read_text()))
@@ -149,8 +151,39 @@ def test_every_variable_of_ours_is_a_setting_and_none_is_a_secret() -> None:
 
 
 def test_every_variable_of_the_example_is_used() -> None:
-    used = set(re.findall(r"\$\{(\w+):-", (FOLDER / "compose.yaml").read_text()))
+    used = {
+        name
+        for file in ("compose.yaml", "own-stores.yaml")
+        for name in re.findall(r"\$\{(\w+):[-?]", (FOLDER / file).read_text())
+    }
     assert {name for name, _ in EXAMPLE if not name.startswith("MOLTPIPE_")} <= used
+
+
+class _Override(yaml.SafeLoader):
+    """Compose's two tags of a file that is laid over another: what stands there counts alone, or nothing does."""
+
+
+def _alone(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    return loader.construct_mapping(node, deep=True)
+
+
+_Override.add_constructor("!override", _alone)
+_Override.add_constructor("!reset", lambda _loader, _node: {})
+
+
+def test_with_stores_of_ones_own_nobody_waits_for_ours_or_is_told_of_them() -> None:
+    over = yaml.load((FOLDER / "own-stores.yaml").read_text(), _Override)  # noqa: S506 - a safe one with two tags
+    left_out = {name for name, one in over["services"].items() if "profiles" in one}
+    assert left_out == {"postgres", "roles", "s3"}
+    for name in set(SERVICES) - left_out:
+        waits_for = over["services"].get(name, {}).get("depends_on", SERVICES[name].get("depends_on", {}))
+        assert not left_out & set(waits_for), name
+        assert set(waits_for) <= set(SERVICES)
+    told = {"MOLTPIPE_S3_ENDPOINT_URL", "MOLTPIPE_S3_BUCKET", "MOLTPIPE_MEDIA_URL", "AWS_REGION"}
+    for name in set(OURS) - left_out:
+        assert over["services"][name]["environment"].keys() == told
+        assert set(OURS[name]["networks"]) & set(over["networks"])
+    assert over["networks"] == {"data": {"internal": False}}
 
 
 def secret_settings() -> set[str]:
@@ -226,6 +259,19 @@ def test_the_workspace_is_where_the_code_server_listens() -> None:
         assert path in [one["target"] for one in SERVICES[name]["configs"] if one["source"] == "workspace"]
 
 
+def test_the_proxy_knows_where_each_service_listens_and_can_reach_it() -> None:
+    proxy = SERVICES["proxy"]
+    asked = set(re.findall(r"\{\$(\w+)", (DEPLOY / "proxy" / "Caddyfile").read_text()))
+    assert set(proxy["environment"]) <= asked
+    addresses = {name: proxy["environment"][name] for name in ("WEBSERVER", "WEBSERVER_READONLY", "WEBHOOKS", "MEDIA")}
+    endpoint = OURS["code-server"]["environment"]["MOLTPIPE_S3_ENDPOINT_URL"]
+    assert endpoint == f"http://{addresses['MEDIA']}"
+    for address in addresses.values():
+        host, _, port = address.partition(":")
+        assert f"--port {port}" in " ".join(SERVICES[host]["command"]).replace("-s3.port=", "--port "), address
+        assert set(SERVICES[host]["networks"]) & set(proxy["networks"]), address
+
+
 def test_dagsters_programs_get_their_environment_from_the_entrypoint() -> None:
     for service in OURS.values():
         if service.get("command", [""])[0] in DAGSTERS:
@@ -278,6 +324,36 @@ def test_a_password_is_changed_by_removing_its_files(secrets: Path, tmp_path: Pa
     make_secrets(folder)
     changed = {path.name for path in folder.iterdir() if path.read_text() != (secrets / path.name).read_text()}
     assert changed == {"app_password", "app_database_url"}
+
+
+@pytest.mark.parametrize("launcher", ["local", "celery"])
+@pytest.mark.parametrize("name", [name for name in OURS if name != "s3"])
+def test_every_service_has_what_it_cannot_start_without(
+    name: str, launcher: str, secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = yaml.safe_load(expanded((FOLDER / "compose.yaml").read_text(), LAUNCHER=launcher))["services"][name]
+    for target, source in secrets_of(service).items():
+        shutil.copy(secrets / source, tmp_path / target)
+    for one in variables():
+        monkeypatch.delenv(one, raising=False)
+    for one, value in service["environment"].items():
+        monkeypatch.setenv(one, value)
+    monkeypatch.setenv("MOLTPIPE_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("MOLTPIPE_DATA_DIR", str(tmp_path / "data"))
+    settings = load_settings(with_keys=False)
+    with services(settings) as held:
+        assert environment(settings, held)["PGHOST"] == "postgres"
+
+
+@pytest.mark.parametrize("password", ["p@ss/word", "per%cent", "two words", "", "ü"])
+def test_a_password_of_ones_own_that_would_break_its_address_is_refused(tmp_path: Path, password: str) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "app_password").write_text(password)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        make_secrets(folder)
+    assert "app_password" in refused.value.stderr
+    assert not (folder / "app_database_url").exists()
 
 
 def test_a_setting_in_a_file_that_the_script_made_can_be_used(secrets: Path, tmp_path: Path) -> None:

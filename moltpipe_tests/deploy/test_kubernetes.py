@@ -25,7 +25,7 @@ from dagster._cli.api import grpc_command
 from moltpipe.media.encoders import desk_size
 from moltpipe.runtime.environment import dagster_url
 from moltpipe.runtime.stack import DEFINITIONS
-from moltpipe.settings import load_settings, misspelt, variable, variables
+from moltpipe.settings import Settings, load_settings, misspelt, variable, variables
 from moltpipe.studio.pods import SIZES
 from moltpipe_tests.deploy.manifests import (
     CHART_PARTS,
@@ -277,6 +277,15 @@ def test_there_is_one_image() -> None:
     assert {chart_pod(part)["spec"]["containers"][0]["image"] for part in CHART_PARTS} == {image_of_kustomize()}
 
 
+def test_the_image_that_the_guide_builds_has_what_its_settings_choose() -> None:
+    (built,) = re.findall(r"docker build .*", GUIDE.read_text())
+    found = re.search(r"--build-arg EXTRAS=(\S+)", built)
+    extras = set(found[1].split(",")) if found else set()
+    assert "k8s" in extras
+    voice = settings().get("MOLTPIPE_VOICE", Settings.model_fields["voice"].default)
+    assert voice != "espeak" or "local" in extras
+
+
 def test_both_kustomizations_take_the_image_from_one_place() -> None:
     assert documents("kustomization.yaml")[0]["components"] == ["image"]
     assert documents("migrate/kustomization.yaml")[0]["components"] == ["../image"]
@@ -396,6 +405,8 @@ MONITORING = {"namespace": "monitoring"}
 INTERNET = {"address": "203.0.113.1"}
 METADATA = {"address": "169.254.169.254"}
 DATABASE = {"address": "10.1.2.3"}
+NAMES = {"namespace": "kube-system"}
+NAMES_OF_THE_NODE = {"address": "169.254.20.10"}
 
 
 def part(name: str) -> dict[str, str]:
@@ -422,6 +433,10 @@ def part(name: str) -> dict[str, str]:
         *((one, INTERNET, 443, True) for one in ("webserver", "daemon", "code-server", "run", "retention")),
         *((one, INTERNET, 443, False) for one in ("metrics", "webhooks", "migration")),
         ("run", METADATA, 443, False),
+        *((one, NAMES, 53, True) for one in ("webserver", "run", "migration")),
+        *((one, NAMES_OF_THE_NODE, 53, True) for one in ("webserver", "run", "migration")),
+        ("run", INTERNET, 53, False),
+        ("run", METADATA, 53, False),
         ("run", INTERNET, 22, False),
         ("run", INTERNET, 5432, False),
         ("daemon", DATABASE, 6443, True),

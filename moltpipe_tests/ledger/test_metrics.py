@@ -171,6 +171,17 @@ def test_calls_that_failed_are_told_by_their_class_and_have_no_seconds(db: Conne
     assert (told["camera", "provider_fault"].timed, told["camera", "provider_fault"].cost_usd) == (0, 0.1)
 
 
+def test_a_call_that_is_put_aside_later_is_counted_as_it_ended(db: Connection) -> None:
+    """By a prune, whose takes are gone, or by a person who has the request made again."""
+    ended(db, 3)
+    ended(db, 3, error_class="rejected", cost="0")
+    before = metrics.ended_calls(db)
+    db.execute(sa.text("UPDATE provider_jobs SET result = '{\"seconds\": 5}' WHERE state = 'ingested'"))
+    for call_id in db.execute(sa.text("SELECT id FROM provider_jobs")).scalars().all():
+        calls.expire_call(db, call_id, "put aside")
+    assert metrics.ended_calls(db) == before
+
+
 def test_calls_under_way_are_told_by_state_and_not_among_those_that_ended(db: Connection) -> None:
     submitted(db)
     back(db, "provider_jobs", "left_at", 50)

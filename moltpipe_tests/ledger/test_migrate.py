@@ -16,7 +16,7 @@ from moltpipe.ledger.checks import run_checks
 from moltpipe.ledger.checks.audience import PILOTS_HAVE_THEIR_CLIP_VOTE
 from moltpipe.ledger.checks.finding import Conditions
 from moltpipe.ledger.database import Database, DatabaseUnavailable
-from moltpipe.ledger.migrate import VERSION_TABLE, MigrationRefused, alembic_config, alone, migrate
+from moltpipe.ledger.migrate import VERSION_TABLE, MigrationRefused, alembic_config, alone, migrate, revisions
 from moltpipe.ledger.repairs import repair
 from moltpipe.ledger.schema import metadata
 
@@ -117,6 +117,13 @@ def test_alembic_sees_no_difference(database: Database) -> None:
             db, opts={"version_table": VERSION_TABLE, "compare_server_default": True, "include_object": ours}
         )
         assert compare_metadata(context, metadata) == []
+
+
+def test_a_ledger_of_a_newer_moltpipe_is_not_called_pending(database: Database, database_url: str) -> None:
+    with database.begin() as db:
+        db.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))  # noqa: S608 - a constant
+    with pytest.raises(MigrationRefused, match=r"another version of moltpipe.*9999"):
+        revisions(database_url)
 
 
 def test_migrating_again_changes_nothing(database: Database, database_url: str) -> None:

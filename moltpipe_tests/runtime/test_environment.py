@@ -80,6 +80,15 @@ def test_the_embedded_services_bring_credentials_and_a_psql(settings: Settings, 
     assert os.access(Path(last) / "psql", os.X_OK)
 
 
+def test_there_is_a_psql_and_a_pg_dump_for_a_database_that_is_not_ours(
+    settings: Settings, external: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image has no other, and the runbook's commands begin with `moltpipe exec -- psql`."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    last = Path(environment(settings, external)["PATH"].split(os.pathsep)[-1])
+    assert all(os.access(last / program, os.X_OK) for program in ("psql", "pg_dump", "pg_restore"))
+
+
 def test_every_variable_of_the_instances_configuration_is_set(settings: Settings, external: Services) -> None:
     variables = environment(settings, external)
     text = (Path(variables["DAGSTER_HOME"]) / "dagster.yaml").read_text()

@@ -70,6 +70,18 @@ def test_a_traceback_is_part_of_its_line() -> None:
         ("cannot reach postgresql://molt:s3cret@db:5432/studio", "cannot reach postgresql://…@db:5432/studio"),
         ("is it https://a.example/x?", "is it https://a.example/x?…"),
         ("nothing to hide: a@b.example?", "nothing to hide: a@b.example?"),
+        ("see https://a.example:8443/b/c@2x.png", "see https://a.example:8443/b/c@2x.png"),
+        # Not encoded, as somebody wrote it who is told of it now.
+        ("postgresql://molt:s3@cr/et@db:5432/studio", "postgresql://…@db:5432/studio"),
+        ("redis://:s3cret@redis:6379/0", "redis://…@redis:6379/0"),
+        # urllib3 tells of a path alone, libpq of words.
+        (
+            "retries exceeded with url: /b/x?X-Amz-Signature=abc&y=1 (",
+            "retries exceeded with url: /b/x?X-Amz-Signature=…&y=1 (",
+        ),
+        ("host=db password=s3cret user=molt", "host=db password=… user=molt"),
+        ("password authentication failed for user molt", "password authentication failed for user molt"),
+        ("header b'Bearer s3cret\\n'", "header b'Bearer …\\n'"),
     ],
 )
 def test_passwords_and_signatures_of_addresses_are_not_printed(said: str, printed: str) -> None:
@@ -85,6 +97,19 @@ def test_a_long_text_is_cut() -> None:
     with log_lines("json", text):
         log.info("failed", extra={"why": "x" * 10_000})
     assert len(lines("json", text)[0]["why"]) == LONGEST_VALUE
+
+
+def test_of_a_long_traceback_the_end_is_printed_which_says_what_happened() -> None:
+    text = io.StringIO()
+    with log_lines("json", text):
+        try:
+            dict[str, int]()["x" * 5_000 + " is not there"]
+        except KeyError:
+            log.exception("broken")
+    (line,) = lines("json", text)
+    assert line["exception"].startswith("…")
+    assert line["exception"].endswith("is not there'")
+    assert len(line["exception"]) == LONGEST_VALUE
 
 
 def test_no_line_is_printed_twice(capfd: pytest.CaptureFixture[str]) -> None:

@@ -292,6 +292,7 @@ def test_sessions_are_read_only_and_the_address_keeps_what_it_says() -> None:
     assert "sslmode=require" in url
     assert "-csearch_path%3Dx%20-cdefault_transaction_read_only%3Don" in url
     assert "connect_timeout=5" in url
+    assert "keepalives_idle=30" in url
 
 
 def test_the_command_serves_until_it_is_told_to_end_and_makes_no_table(empty_database_url: str, tmp_path: Path) -> None:
