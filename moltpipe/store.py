@@ -87,7 +87,8 @@ def connect(
         aws_secret_access_key=secret_key,
         region_name=region,
         config=Config(
-            retries={"max_attempts": patience.attempts, "mode": "standard"},
+            # What boto3 calls `max_attempts` here counts only those after the first.
+            retries={"total_max_attempts": patience.attempts, "mode": "standard"},
             connect_timeout=patience.connect_s,
             read_timeout=patience.read_s,
         ),

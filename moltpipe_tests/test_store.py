@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,7 @@ import httpx
 import pytest
 from botocore.stub import Stubber
 
-from moltpipe.store import Store, StoreError, connect
+from moltpipe.store import IN_A_TRANSACTION, Patience, Store, StoreError, connect
 from moltpipe.studio.keys import voiceover_key
 from moltpipe.studio.records import Stored
 
@@ -110,3 +112,26 @@ def test_a_missing_object_is_told_apart_from_a_missing_server(store: Store, tmp_
     with pytest.raises(StoreError, match="could not list takes/"):
         list(gone.listing("takes/"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_does_not_answer_is_asked_as_often_as_is_said_and_no_longer() -> None:
+    """Rows are held meanwhile: Postgres lets go of them after a minute, and a third attempt would go on beyond it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = connect(
+            "bucket",
+            f"http://127.0.0.1:{silent.getsockname()[1]}",
+            access_key="a",
+            secret_key="b",  # noqa: S106 (nobody's)
+            region="us-east-1",
+            patience=Patience(attempts=2, connect_s=5, read_s=0.1),
+        )
+        with pytest.raises(StoreError, match="could not delete"):
+            store.delete(["takes/a.mp4"])
+        silent.settimeout(0)
+        asked = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                asked += 1
+    assert asked == IN_A_TRANSACTION.attempts == 2
+    assert IN_A_TRANSACTION.attempts * (IN_A_TRANSACTION.connect_s + IN_A_TRANSACTION.read_s) < 60

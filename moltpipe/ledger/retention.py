@@ -281,7 +281,7 @@ def retire(db: Connection, kind: Kind, media: Sequence[Medium]) -> list[Pruned]:
 
 def arrivals_of(db: Connection, media: Collection[Medium]) -> dict[str, tuple[UUID, int, datetime | None]]:
     """What providers delivered of which nothing is left once these media are gone: call, size and time, by key."""
-    calls = {one.call_id: one.episode_id for one in media if one.call_id is not None}
+    calls = {one.call_id for one in media if one.call_id is not None}
     if not calls:
         return {}
     going = [one.id for one in media]
@@ -302,13 +302,13 @@ def arrivals_of(db: Connection, media: Collection[Medium]) -> dict[str, tuple[UU
 
 
 def _retire_arrivals(db: Connection, media: Collection[Medium]) -> list[Pruned]:
-    episode_of = {one.call_id: one.episode_id for one in media}
+    episode_of = {one.call_id: one.episode_id for one in media if one.call_id is not None}
+    # Held before it is asked what else was made of them: another episode of the series may be about to use one again.
+    held = sa.select(provider_jobs.c.id, provider_jobs.c.state).where(provider_jobs.c.id.in_(list(episode_of)))
+    states = {row.id: row.state for row in db.execute(held.order_by(provider_jobs.c.id).with_for_update())}
     gone = []
     for key, (call_id, size, finished_at) in arrivals_of(db, media).items():
-        state = db.execute(
-            sa.select(provider_jobs.c.state).where(provider_jobs.c.id == call_id).with_for_update()
-        ).scalar_one()
-        if state == CallState.INGESTED.value:
+        if states[call_id] == CallState.INGESTED.value:
             expire_call(db, call_id, _PRUNED)
         _let_depart(db, [(key, size, episode_of[call_id])])
         gone.append(Pruned("results as they arrived", 1, size, finished_at))
@@ -365,20 +365,22 @@ def strangers(db: Connection, objects: Sequence[Listed]) -> list[Stranger]:
     )
     observed = {row.subject: row.since for row in db.execute(noticed)}
     unknown = [one.key for one in objects if one.key not in known]
-    superseded_at = _superseded_at(db, unknown)
+    in_place = _in_its_place(db, unknown)
     calls = _calls_of(db, [key for key in unknown if key.startswith(ARRIVALS)])
     owners = _episodes_of(db, unknown)
     found = []
     for one in objects:
-        call = calls.get(one.key)
+        call, other = calls.get(one.key), in_place.get(one.key)
+        is_beside = other is not None and _name(other.key) == _name(one.key)
         found.append(
             Stranger(
                 key=one.key,
                 bytes=one.bytes,
                 modified_at=one.modified_at,
-                is_known=one.key in known or (call is not None and call.told == one.key),
+                is_known=one.key in known or is_beside or (call is not None and call.told == one.key),
+                is_ours=one.key in owners,
                 stranger_since=observed.get(one.key),
-                superseded_at=superseded_at.get(one.key),
+                superseded_at=None if other is None or is_beside else other.later_than(one.modified_at),
                 call_over_at=call.finished_at if call is not None and CallState(call.state) in _SETTLED else None,
                 episodes=frozenset(owners.get(one.key, ())),
             )
@@ -391,12 +393,29 @@ def forget_strangers(db: Connection, keys: Collection[str]) -> None:
     _forget(db, keys)
 
 
-def _superseded_at(db: Connection, keys: Collection[str]) -> dict[str, datetime]:
-    """Since when the row of a cut or a poster tells of another object, by the key of the old one.
+@dataclass(frozen=True)
+class _InPlace:
+    """The object of which the row of a cut or a poster tells now."""
+
+    key: str
+    since: datetime
+    is_poster: bool
+
+    def later_than(self, made_at: datetime) -> datetime | None:
+        """Since when it has had its place, if it came there after another object was made.
+
+        A ledger that was restored tells of the cut from before: what was cut since then was not superseded by it. Since
+        when a poster has a successor is not written down: it is drawn anew only where its object was lost, so the
+        series' own age does.
+        """
+        return self.since if self.is_poster or self.since > made_at else None
+
+
+def _in_its_place(db: Connection, keys: Collection[str]) -> dict[str, _InPlace]:
+    """What lies in the place of a cut or a poster, by the key of what once lay there or lies beside it.
 
     What lies beside a cut under its very name belongs to it, whether or not its row tells of it: subtitles have no
-    column. Since when a poster has a successor is not written down: it is drawn anew only where its object was lost, so
-    the series' own age does.
+    column.
     """
     stems = {key: stem for key in keys if (stem := stem_of(key)) is not None}
     if not stems:
@@ -404,18 +423,20 @@ def _superseded_at(db: Connection, keys: Collection[str]) -> dict[str, datetime]
     asked = sa.func.unnest(sa.bindparam("stems", sorted(set(stems.values())), sa.ARRAY(sa.Text))).table_valued("stem")
     asked = asked.render_derived()
     begins = bytewise(asked.c.stem)
-    told: dict[str, tuple[str, datetime]] = {}
+    told: dict[str, _InPlace] = {}
     for column, at in (
         (clip_variants.c.video_key, clip_variants.c.published_at),
         (limited_series.c.poster_key, limited_series.c.created_at),
     ):
         follows = sa.and_(bytewise(column) >= begins, bytewise(column) < begins.concat("~"))
-        told |= {row[0]: (row[1], row[2]) for row in db.execute(sa.select(asked.c.stem, column, at).where(follows))}
-    return {
-        key: told[stem][1]
-        for key, stem in stems.items()
-        if stem in told and key.partition(".")[0] != told[stem][0].partition(".")[0]
-    }
+        is_poster = column is limited_series.c.poster_key
+        for stem, key, since in db.execute(sa.select(asked.c.stem, column, at).where(follows)):
+            told[stem] = _InPlace(key, since, is_poster)
+    return {key: told[stem] for key, stem in stems.items() if stem in told}
+
+
+def _name(key: str) -> str:
+    return key.partition(".")[0]
 
 
 def _calls_of(db: Connection, keys: Collection[str]) -> dict[str, Row[Any]]:
@@ -436,25 +457,32 @@ def _calls_of(db: Connection, keys: Collection[str]) -> dict[str, Row[Any]]:
 
 
 def _episodes_of(db: Connection, keys: Collection[str]) -> dict[str, set[UUID]]:
-    """Whose objects these are, by the id in the key. One that names nothing of this ledger is nobody's."""
+    """Whose objects these are, by the id in the key. Those that name nothing of this ledger are left out."""
     named: dict[UUID, list[str]] = defaultdict(list)
     for key in keys:
         if (owner := _id_in(key)) is not None:
             named[owner].append(key)
-    ids = list(named)
-    of: dict[str, set[UUID]] = defaultdict(set)
-    for statement in (
-        sa.select(episodes.c.id, episodes.c.id).where(episodes.c.id.in_(ids)),
-        sa.select(shots.c.id, shots.c.episode_id).where(shots.c.id.in_(ids)),
-        # The poster is drawn by whichever episode is made first.
-        sa.select(episodes.c.series_id, episodes.c.id).where(episodes.c.series_id.in_(ids)),
-        sa.select(provider_jobs.c.id, provider_jobs.c.episode_id).where(
-            provider_jobs.c.id.in_(ids), provider_jobs.c.episode_id.is_not(None)
-        ),
-    ):
+    of: dict[str, set[UUID]] = {}
+
+    def note(statement: sa.Select[Any]) -> None:
         for owner, episode_id in db.execute(statement):
             for key in named[owner]:
-                of[key].add(episode_id)
+                of.setdefault(key, set()).update(() if episode_id is None else (episode_id,))
+
+    ids = list(named)
+    note(sa.select(episodes.c.id, episodes.c.id).where(episodes.c.id.in_(ids)))
+    note(sa.select(shots.c.id, shots.c.episode_id).where(shots.c.id.in_(ids)))
+    # The poster is drawn by whichever episode is made first.
+    note(sa.select(episodes.c.series_id, episodes.c.id).where(episodes.c.series_id.in_(ids)))
+    note(sa.select(provider_jobs.c.id, provider_jobs.c.episode_id).where(provider_jobs.c.id.in_(ids)))
+    # A shot may go with its script; the calls for it stay. No index leads there, so only what is left is looked for.
+    left = [owner for owner in ids if named[owner][0] not in of]
+    if left:
+        note(
+            sa.select(provider_jobs.c.subject_id, provider_jobs.c.episode_id)
+            .where(provider_jobs.c.subject_id.in_(left))
+            .distinct()
+        )
     return of
 
 

@@ -148,6 +148,12 @@ def known_objects(db: Connection, keys: Collection[str], *, departing: bool = Tr
     return set(db.execute(sa.select(asked.c.key).where(sa.or_(*told))).scalars())
 
 
+def departing_objects(db: Connection, after: str, before: str) -> set[str]:
+    """Keys between two keys, in byte order, whose row a prune has taken away and whose object it is about to."""
+    key = bytewise(departures.c.key)
+    return set(db.execute(sa.select(departures.c.key).where(key > after, key < before)).scalars())
+
+
 def successors(db: Connection, stems: Collection[str]) -> set[str]:
     """Those among these beginnings of keys that the key of a cut or a poster in a row begins with, up to its hash."""
     if not stems:

@@ -65,6 +65,13 @@ class Tally:
             self.counts[what] = self.counts[what].and_also(count, size, oldest)
         self.told(f"{self.counts[what].count} {what}")
 
+    def look(self, what: str) -> None:
+        """Say that a page was looked at, though nothing of it goes.
+
+        A run that is silent for a minute is taken for dead, and a million objects that all stay take longer to list.
+        """
+        self.add(what, 0)
+
     def result(self) -> list[Pruned]:
         """What went of each kind."""
         return list(self.counts.values())
@@ -109,6 +116,7 @@ def prune_media(pruning: Pruning) -> None:
                 return retention.superseded_page(db, kind, after=after, limit=BATCH)
 
         for page in pages(read, FIRST):
+            pruning.tally.look(kind.name)
             chosen = [one for one in page if medium_may_go(one, pruning.before.takes)]
             if chosen and pruning.dry_run:
                 _count(pruning, kind, chosen)
@@ -172,20 +180,19 @@ def prune_objects(pruning: Pruning) -> None:
     for area in AREAS:
         _prune_area(pruning, area, _STRANGERS)
     _prune_area(pruning, ARRIVALS, _ARRIVED)
-    pruning.tally.begin(_CACHED)
-    for page in old_objects(pruning.store, CONFORMED, pruning.before.takes):
+    for page in old_objects(pruning, CONFORMED, pruning.before.takes, _CACHED):
         going = [one for one in page if conformed_film_may_go(one.modified_at, pruning.before.takes)]
         delete_counted(pruning, going, _CACHED)
 
 
-def old_objects(store: Store, prefix: str, before: datetime) -> Iterator[list[Listed]]:
-    """The objects under a prefix that are older than a moment, page by page."""
+def old_objects(pruning: Pruning, prefix: str, before: datetime, what: str) -> Iterator[list[Listed]]:
+    """The objects under a prefix that are older than a moment, page by page, some of them empty."""
+    pruning.tally.begin(what)
     after, more = "", True
     while more:
-        page = store.page(prefix, after, MOST_PER_PAGE)
-        old = [one for one in page.objects if one.modified_at < before]
-        if old:
-            yield old
+        page = pruning.store.page(prefix, after, MOST_PER_PAGE)
+        pruning.tally.look(what)
+        yield [one for one in page.objects if one.modified_at < before]
         more = page.more
         after = page.objects[-1].key if page.objects else after
 
@@ -201,8 +208,7 @@ def delete_counted(pruning: Pruning, objects: Sequence[Listed] | Sequence[Strang
 
 
 def _prune_area(pruning: Pruning, area: str, what: str) -> None:
-    pruning.tally.begin(what)
-    for page in old_objects(pruning.store, area, pruning.before.takes):
+    for page in old_objects(pruning, area, pruning.before.takes, what):
         with pruning.database.begin() as db:
             chosen = _to_go(pruning, retention.strangers(db, page))
         if not chosen or pruning.dry_run:

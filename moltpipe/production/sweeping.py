@@ -5,7 +5,8 @@ Here: the walk, a page of each side at a time, for as long as there is time. Not
 
 Rows are read before the objects beside them are listed: an object is there before its row, so one that the listing
 lacks is gone, and not on its way. An object without a row may be waiting for it, so it is left alone for an hour, and
-looked for in the ledger again after the listing: what was laid there before a crash gets its row hours later.
+looked for in the ledger again after the listing: what was laid there before a crash gets its row hours later. And what
+a prune takes away between the two looks is neither gone nor of nobody.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from moltpipe.ledger.sweeps import (
     Detail,
     begin_round,
     complete_round,
+    departing_objects,
     expected_objects,
     known_objects,
     load_sweep,
@@ -99,14 +101,18 @@ def _walk(database: Database, store: Store, cursor: str, deadline: float, on_its
         area, after = behind
         with database.begin() as db:
             expected = expected_objects(db, after, end_of(area), PAGE)
+            # After the rows: what a prune takes away meanwhile is in one of the two.
+            departing = departing_objects(db, after, end_of(area))
         page = store.page(area, after, PAGE)
         comparison = compare(expected, page.objects, more_rows=len(expected) == PAGE, more_objects=page.more)
         missing = _confirmed(store, comparison.missing)
         cursor = end_of(area) if comparison.up_to is None else comparison.up_to
-        gone = {one.expected.key: _told(one) for one in missing}
         unknown = [one for one in comparison.unknown if datetime.now(UTC) - one.modified_at >= on_its_way]
         with database.begin() as db:
-            known = known_objects(db, [one.key for one in unknown])
+            # Told of still: a prune, or a repair, takes the row away before the object.
+            told = known_objects(db, [one.expected.key for one in missing], departing=False)
+            gone = {one.expected.key: _told(one) for one in missing if one.expected.key in told}
+            known = known_objects(db, [one.key for one in unknown]) | departing
             succeeded = successors(db, {stem for one in unknown if (stem := stem_of(one.key)) is not None})
             nobodys: dict[str, Detail] = {
                 one.key: {"bytes": one.bytes}

@@ -189,8 +189,7 @@ def _newest(pruning: Pruning) -> NewestResults:
 
 def _prune_logs(pruning: Pruning, gone: set[str]) -> None:
     """What was printed by runs that are gone, and by ticks of sensors."""
-    pruning.tally.begin("compute logs")
-    for page in old_objects(pruning.store, COMPUTE_LOGS, pruning.before.runs):
+    for page in old_objects(pruning, COMPUTE_LOGS, pruning.before.runs, "compute logs"):
         runs = {run_id for one in page if (run_id := run_of_log(one.key)) is not None}
         with pruning.database.begin() as db:
             there = runs_there(db, runs) - gone

@@ -204,7 +204,7 @@ def medium_may_go(medium: Medium, before: datetime) -> bool:
 
     Which takes a cut was made of is not written down: `clip_variants.ingredients` is a hash over all of them. A cut
     that was published after the successor came in was made of the successor, or of a later one; one from before may
-    show this very take.
+    show this very take. Both at the same moment are from before the day on which such moments began to be written down.
     """
     return (
         medium.used_number is not None
@@ -212,7 +212,7 @@ def medium_may_go(medium: Medium, before: datetime) -> bool:
         and medium.superseded_at is not None
         and medium.superseded_at < before
         and medium.cut_at is not None
-        and medium.cut_at >= medium.superseded_at
+        and medium.cut_at > medium.superseded_at
         and not medium.is_in_work
     )
 
@@ -225,11 +225,13 @@ class Stranger:
     bytes: int
     modified_at: datetime
     is_known: bool
-    """A row tells of it."""
+    """A row tells of it, or of the cut that it lies beside."""
+    is_ours: bool
+    """Its key names something that this ledger has, or has paid a call for."""
     stranger_since: datetime | None = None
     """When the sweep first found that no row knows it; None where it did not."""
     superseded_at: datetime | None = None
-    """For a cut or a poster: since when its row tells of a successor."""
+    """For a cut or a poster: since when its row tells of a successor that came later than the object."""
     call_over_at: datetime | None = None
     """For what a provider delivered: when the call ended, which is settled and tells of another object or of none."""
     episodes: frozenset[UUID] = field(default_factory=frozenset)
@@ -243,9 +245,12 @@ def stranger_may_go(stranger: Stranger, before: datetime) -> bool:
     ledger, or of one that was restored from a backup, every object would be of nobody, and the first prune would delete
     the studio: so each needs a moment that stands in the ledger and is old itself.
 
+    That moment alone would not do for a bucket in which another studio keeps its media as well: to the sweep of this
+    one they are of nobody, and half a year later they were. So an object needs a key that this ledger knows.
+
     Younger objects stay whatever the ledger says: an upload comes before its row.
     """
-    if stranger.is_known or stranger.modified_at >= before:
+    if stranger.is_known or not stranger.is_ours or stranger.modified_at >= before:
         return False
     moments = (stranger.stranger_since, stranger.superseded_at, stranger.call_over_at)
     return any(moment is not None and moment < before for moment in moments)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime, timedelta
-from uuid import UUID
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from moltpipe.ledger.calls import claim_call, mark_ingested, mark_submitted, mark_submitting, mark_succeeded
+from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import complete_job
 from moltpipe.ledger.media import publish_variant, record_score, record_take, record_voiceover
 from moltpipe.ledger.production import load_production
@@ -28,18 +32,19 @@ from moltpipe.ledger.retention import (
     superseded_page,
 )
 from moltpipe.ledger.schema import alerts, departures, incidents, scores, takes, voiceovers
-from moltpipe.studio.records import Claim, Production, Shot
-from moltpipe.studio.retention import Medium, medium_may_go
+from moltpipe.studio.records import Claim, Episode, Production, Shot
+from moltpipe.studio.retention import Medium, Pruned, medium_may_go
 from moltpipe.studio.sweeping import Listed
-from moltpipe_tests.ledger.beginnings import claimed, everything, one, series, stored, submitted
+from moltpipe_tests.ledger.beginnings import claimed, everything, intent, one, series, stored, submitted
 from moltpipe_tests.ledger.big_studio import fill
 
 TAKES, VOICEOVERS, MUSIC = KINDS
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-def made_twice(db: Connection) -> tuple[Claim, Shot]:
+def made_twice(db: Connection, episode: Episode | None = None) -> tuple[Claim, Shot]:
     """An episode of which everything was made twice before it was cut; nobody works on it any more."""
-    claim, shots = claimed(db, series(db)[1])
+    claim, shots = claimed(db, episode or series(db)[1])
     shot = shots[0]
     for number in (1, 2):
         record_take(db, claim, shot.id, 1, stored(f"takes/{shot.id}/1-{number}.mp4"), 5, {})
@@ -162,20 +167,78 @@ def test_what_a_call_delivered_stays_as_long_as_anything_was_made_of_it(transact
     assert "arrivals/a.bin" in set(transaction.execute(sa.select(departures.c.key)).scalars())
 
 
+def test_a_result_that_another_episode_uses_again_in_the_same_moment_stays(database: Database) -> None:
+    """A line that was spoken before is not paid for again: what it was made of is taken from the call of then."""
+    with database.begin() as db:
+        _, episode, other, *_ = series(db)
+        claim, _ = made_twice(db, episode)
+        call = claim_call(db, intent(episode_id=claim.episode_id, account=None))
+        mark_submitting(db, call.id)
+        mark_submitted(db, call.id, "job")
+        mark_succeeded(db, call.id, Decimal(0))
+        mark_ingested(db, call.id, {"media": {"key": "arrivals/a.bin", "sha256": "a" * 64, "bytes": 7}})
+        db.execute(sa.update(voiceovers).where(voiceovers.c.take_number == 1).values(provider_job_id=call.id))
+        (first,) = superseded(db, VOICEOVERS)
+
+    def prune() -> list[Pruned]:
+        with database.begin() as db:
+            return retire(db, VOICEOVERS, [first])
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.begin() as db:
+            its_claim, its_shots = claimed(db, other, "run-2")
+            record_voiceover(db, its_claim, its_shots[0].id, stored("voiceovers/other.wav"), 3, [], call.id)
+            pruning = pool.submit(prune)
+            while not one(db, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+                db.execute(sa.text("SELECT pg_stat_clear_snapshot()"))
+        assert pruning.result() == []
+    with database.begin() as db:
+        assert one(db, "SELECT state FROM provider_jobs WHERE id = :id", id=call.id) == "ingested"
+        assert "arrivals/a.bin" not in set(db.execute(sa.select(departures.c.key)).scalars())
+
+
 def test_a_cut_has_been_replaced_since_its_successor_was_published(transaction: Connection) -> None:
     claim, _ = made_twice(transaction)
     stem = f"episodes/{claim.episode_id}/variant-1-"
     keys = [f"{stem}{'0' * 12}.mp4", f"{stem}{'0' * 12}.srt", f"{stem}{'a' * 12}.srt", f"{stem}{'a' * 12}.mp4"]
-    found = strangers(transaction, [Listed(key, 1, soon(transaction)) for key in keys])
+    found = strangers(transaction, [Listed(key, 1, LONG_AGO) for key in keys])
     published = one(transaction, "SELECT published_at FROM clip_variants")
     assert [(one.superseded_at, one.is_known) for one in found] == [
         (published, False),
         (published, False),
         # Beside the cut under its name, though no column tells of it.
-        (None, False),
+        (None, True),
         (None, True),
     ]
     assert {one.episodes for one in found[:2]} == {frozenset({claim.episode_id})}
+
+
+def test_a_cut_that_is_younger_than_the_one_on_record_was_not_superseded_by_it(transaction: Connection) -> None:
+    """The ledger was restored from a backup of before."""
+    claim, _ = made_twice(transaction)
+    key = f"episodes/{claim.episode_id}/variant-1-{'0' * 12}.mp4"
+    (cut_since,) = strangers(transaction, [Listed(key, 1, soon(transaction))])
+    assert (cut_since.superseded_at, cut_since.is_ours) == (None, True)
+
+
+def test_whose_an_object_is_says_its_key(transaction: Connection) -> None:
+    claim, shot = made_twice(transaction)
+    gone = uuid4()
+    claim_call(transaction, intent(episode_id=claim.episode_id, subject_id=gone, operation="speak"))
+    of_nobody = uuid4()
+    keys = {
+        f"takes/{shot.id}/1-9-{'0' * 12}.mp4": True,
+        f"music/{claim.episode_id}/9-{'0' * 12}.wav": True,
+        # Of a shot that went with its script.
+        f"voiceovers/{gone}/1-{'0' * 12}.wav": True,
+        f"takes/{of_nobody}/1-1-{'0' * 12}.mp4": False,
+        f"episodes/{of_nobody}/variant-1-{'0' * 12}.mp4": False,
+        f"series/{of_nobody}/poster-{'0' * 12}.png": False,
+        "takes/notes.txt": False,
+    }
+    found = strangers(transaction, [Listed(key, 1, LONG_AGO) for key in keys])
+    assert {one.key: one.is_ours for one in found} == keys
+    assert {one.episodes for one in found} == {frozenset({claim.episode_id}), frozenset()}
 
 
 def test_incidents_that_are_over_are_told_with_their_alerts(transaction: Connection) -> None:

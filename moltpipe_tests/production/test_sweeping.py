@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import pytest
 import sqlalchemy as sa
 
 from moltpipe.ledger.database import Database, DatabaseUnavailable
-from moltpipe.ledger.schema import clip_variants, observations, sweeps, takes
+from moltpipe.ledger.schema import clip_variants, departures, episodes, observations, sweeps, takes
 from moltpipe.ledger.sweeps import MEDIA_OBJECTS_ARE_THERE, OBJECTS, OBJECTS_ARE_KNOWN
 from moltpipe.ledger.watching import alone
 from moltpipe.production import sweeping
 from moltpipe.production.sweeping import Swept, sweep_objects
 from moltpipe.runtime.services import S3Access
-from moltpipe.store import A_LOOK, Store, connect
+from moltpipe.store import A_LOOK, MOST_PER_PAGE, Page, Store, connect
 from moltpipe.studio.keys import take_key, variant_key
 from moltpipe_tests.ledger.beginnings import claimed, series
 from moltpipe_tests.shelf import Shelf, a_shelf
@@ -293,3 +293,53 @@ def test_nothing_is_written_to_the_bucket(database: Database, shelf: Shelf, tmp_
     before = list(shelf.store.listing())
     swept(database, shelf)
     assert list(shelf.store.listing()) == before
+
+
+class Watched(Store):
+    """A store at whose listings something else happens first."""
+
+    def __init__(self, shelf: Shelf, meanwhile: Callable[[], None]) -> None:
+        super().__init__(shelf.store.bucket, shelf.client)
+        self._meanwhile = meanwhile
+
+    def page(self, prefix: str = "", after: str = "", limit: int = MOST_PER_PAGE) -> Page:
+        if prefix == "takes/":
+            self._meanwhile()
+        return super().page(prefix, after, limit)
+
+
+def test_what_a_prune_takes_away_meanwhile_is_not_missed(database: Database, shelf: Shelf) -> None:
+    """Its row was read, and then the row and the object went."""
+    key = a_take(database)
+    shelf.lay(key)
+
+    def prune() -> None:
+        with database.begin() as db:
+            db.execute(sa.delete(takes))
+        shelf.remove(key)
+
+    sweep_objects(database, Watched(shelf, prune), LONG_ENOUGH_S, on_its_way=AT_ONCE)
+    assert missing(database) == {}
+
+
+def test_what_a_prune_is_about_to_delete_is_not_of_nobody(database: Database, shelf: Shelf) -> None:
+    """Its row was gone when the rows were read; when it is asked for again, the prune is through."""
+    key = a_take(database)
+    shelf.lay(key)
+    with database.begin() as db:
+        of = db.execute(sa.select(episodes.c.id).limit(1)).scalar_one()
+        db.execute(sa.delete(takes))
+        db.execute(sa.insert(departures).values(key=key, bytes=4, episode_id=of))
+    listed = Watched(shelf, lambda: None).page("takes/")
+
+    class Late(Store):
+        def page(self, prefix: str = "", after: str = "", limit: int = MOST_PER_PAGE) -> Page:
+            if prefix != "takes/":
+                return super().page(prefix, after, limit)
+            shelf.remove(key)
+            with database.begin() as db:
+                db.execute(sa.delete(departures))
+            return listed
+
+    sweep_objects(database, Late(shelf.store.bucket, shelf.client), LONG_ENOUGH_S, on_its_way=AT_ONCE)
+    assert observed(database, OBJECTS_ARE_KNOWN) == {}

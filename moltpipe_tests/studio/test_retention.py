@@ -60,7 +60,7 @@ A_MEDIUM = Medium(
     cut_at=LONG_AGO + timedelta(hours=1),
     is_in_work=False,
 )
-A_STRANGER = Stranger("takes/a.mp4", 4, LONG_AGO, is_known=False, stranger_since=LONG_AGO)
+A_STRANGER = Stranger("takes/a.mp4", 4, LONG_AGO, is_known=False, is_ours=True, stranger_since=LONG_AGO)
 media = st.builds(
     Medium,
     id=st.just(UUID(int=1)),
@@ -145,9 +145,19 @@ def test_a_take_goes_whose_successor_has_been_in_every_cut_for_long() -> None:
         replace(A_MEDIUM, superseded_at=LATER, cut_at=LATER),
         replace(A_MEDIUM, cut_at=None),
         replace(A_MEDIUM, cut_at=LONG_AGO - timedelta(hours=1)),
+        replace(A_MEDIUM, cut_at=LONG_AGO),
         replace(A_MEDIUM, is_in_work=True),
     ],
-    ids=["used", "later than the used one", "none used", "replaced lately", "no cut", "cut before", "in work"],
+    ids=[
+        "used",
+        "later than the used one",
+        "none used",
+        "replaced lately",
+        "no cut",
+        "cut before",
+        "cut nobody knows when",
+        "in work",
+    ],
 )
 def test_a_take_stays_that_may_still_be_needed(changed: Medium) -> None:
     assert not medium_may_go(changed, BEFORE)
@@ -160,7 +170,7 @@ def test_no_medium_goes_that_is_used_or_in_a_cut(medium: Medium, before: datetim
         assert medium.superseded_at is not None
         assert medium.cut_at is not None
         assert medium.take_number < medium.used_number
-        assert medium.superseded_at <= medium.cut_at
+        assert medium.superseded_at < medium.cut_at
         assert not medium.is_in_work
 
 
@@ -183,6 +193,11 @@ def test_an_object_goes_that_the_ledger_itself_has_not_known_for_long() -> None:
     assert stranger_may_go(replace(nobodys, call_over_at=LONG_AGO), BEFORE)
 
 
+def test_an_object_stays_whose_key_means_nothing_to_this_ledger() -> None:
+    """Another studio keeps its media in the same bucket."""
+    assert not stranger_may_go(replace(A_STRANGER, is_ours=False), BEFORE)
+
+
 def test_beside_an_empty_ledger_no_object_goes_however_old_it_is() -> None:
     """The address of another database must not empty the bucket."""
     assert not stranger_may_go(replace(A_STRANGER, stranger_since=None), BEFORE)
@@ -196,6 +211,7 @@ def test_beside_an_empty_ledger_no_object_goes_however_old_it_is() -> None:
         bytes=st.just(4),
         modified_at=moments,
         is_known=st.booleans(),
+        is_ours=st.booleans(),
         stranger_since=maybe,
         superseded_at=maybe,
         call_over_at=maybe,
@@ -205,6 +221,7 @@ def test_beside_an_empty_ledger_no_object_goes_however_old_it_is() -> None:
 def test_no_object_goes_that_a_row_tells_of_or_that_may_still_get_one(stranger: Stranger, before: datetime) -> None:
     if stranger_may_go(stranger, before):
         assert not stranger.is_known
+        assert stranger.is_ours
         assert stranger.modified_at < before
 
 

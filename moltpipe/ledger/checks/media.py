@@ -55,6 +55,7 @@ OBJECTS_ARE_KNOWN = Check(
     "Every object under the keys of the house belongs to a row.",
     _unknown,
     remedy="It costs space and does no harm: an upload whose run ended before the row was written, or a cut that was "
-    "replaced. `moltpipe prune` deletes it once it has been nobody's for KEEP_TAKES_DAYS.",
+    "replaced. `moltpipe prune` deletes it once it has been nobody's for KEEP_TAKES_DAYS, unless its key names nothing "
+    "of this ledger: then it is another studio's, and this bucket serves two.",
     severity=Severity.WARNING,
 )
