@@ -15,7 +15,7 @@ help:
 	@echo "make up     the operator's UI on embedded services"
 	@echo "make lint   ruff, mypy and import-linter alone"
 	@echo "make unit   all tests but the end-to-end ones"
-	@echo "make bench  speed and memory against FFmpeg alone and MoviePy, in about ten minutes"
+	@echo "make bench  everything that has a target, against its peer or floor, in about a quarter of an hour"
 	@echo "make faults break a studio at twenty random moments (SEED=… ROUNDS=…) and look for what is lost or made twice"
 	@echo "make clean  remove the virtual environment (the data in .moltpipe stays)"
 

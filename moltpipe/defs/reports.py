@@ -11,7 +11,6 @@ from decimal import Decimal
 from urllib.parse import quote
 
 import dagster as dg
-import pandas as pd
 from PIL.Image import Dither, Image, Quantize
 
 Cell = str | int | float | bool | None
@@ -27,6 +26,8 @@ def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
     """Rows as a table with typed columns; a cell that a row lacks stays empty. No rows make a table that says so."""
     if not rows:
         return dg.MetadataValue.text("none")
+    import pandas as pd  # noqa: PLC0415 - a third of a second, which code server and daemon need not wait for
+
     frame = pd.DataFrame([dict(row) for row in rows]).convert_dtypes()
     columns = [dg.TableColumn(str(name), _column_type(kind)) for name, kind in frame.dtypes.items()]
     return dg.MetadataValue.table(

@@ -6,7 +6,7 @@ nothing that does not change the outcome belongs in it. All lengths in seconds, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -22,6 +22,8 @@ from moltpipe.studio.screenplay import Arc, EpisodeScript, PosterSpec, SeriesBib
 
 ExternalId = NewType("ExternalId", str)
 """The engine's own name for a job, enough to poll it after a restart."""
+_LONGER = 1.2
+"""By how much each pause between two looks at a job is longer than the one before."""
 
 
 class _Request(BaseModel):
@@ -121,8 +123,19 @@ class Hosting:
     settles: timedelta = timedelta(seconds=10)
     """How long after the request a listing surely shows a job that was accepted."""
     first_look: timedelta = timedelta(seconds=1)
-    """The pause before the first look at a job; each later one is half as long again."""
+    """The pause after the first look at a job; each later one is a fifth longer."""
     longest_pause: timedelta = timedelta(seconds=10)
+
+    def pauses_s(self) -> Iterator[float]:
+        """The pauses between looks at a job, in seconds, without end.
+
+        They grow by a fifth, so that a job is seen at most a fifth of its length and a second after its end. By half,
+        as it was, a job of five seconds was seen after eight, and kept its place at the provider until then.
+        """
+        pause_s, longest_s = self.first_look.total_seconds(), self.longest_pause.total_seconds()
+        while True:
+            yield pause_s
+            pause_s = min(pause_s * _LONGER, longest_s)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel
+from structlog.contextvars import bound_contextvars
 
 from moltpipe.engines.errors import EngineError, ErrorClass, JobOver
 from moltpipe.engines.protocols import (
@@ -44,7 +45,7 @@ from moltpipe.ledger.calls import OVER, Call, CallExists, CallState, IllegalTran
 from moltpipe.ledger.database import DatabaseUnavailable
 from moltpipe.ledger.jobs import Superseded, still_mine
 from moltpipe.ledger.slots import EngineSlots, to_its_end
-from moltpipe.production.answers import Answer, written
+from moltpipe.production.answers import Answer, outcome_of, written
 from moltpipe.production.ingest import NotMedia, stored_arrival, take_in
 from moltpipe.production.ingest import fetch as fetch_result
 from moltpipe.production.line import Line
@@ -135,15 +136,21 @@ class HostedCall(Generic[RequestT, ResultT]):
         """
         try:
             self._call = await self._claim()
+            if self._call.state is not CallState.CLAIMED:
+                log.info("call taken up", extra={"call": str(self._call.id), "state": self._call.state.value})
             while self._call.state is not CallState.INGESTED:
-                try:
-                    self._call = await self._step(self._call)
-                except IllegalTransition as moved:
-                    self._call = await self._moved_on(self._call, moved)
+                with bound_contextvars(call=str(self._call.id)):
+                    self._call = await self._next(self._call)
         except asyncio.CancelledError:
             await self._leave()
             raise
         return await kept_answer(self.line, self._call, self.file)
+
+    async def _next(self, call: Call) -> Call:
+        try:
+            return await self._step(call)
+        except IllegalTransition as moved:
+            return await self._moved_on(call, moved)
 
     async def _step(self, call: Call) -> Call:
         match call.state:
@@ -303,13 +310,15 @@ class HostedCall(Generic[RequestT, ResultT]):
     async def _submitted(self, call_id: UUID, job: ExternalId) -> Call:
         """Write the id down, however long Postgres is away: without it the job is paid for and lost."""
         try:
-            return await written(self.line.database, calls.mark_submitted, call_id, job, patience_s=LEDGER_PATIENCE_S)
+            call = await written(self.line.database, calls.mark_submitted, call_id, job, patience_s=LEDGER_PATIENCE_S)
         except DatabaseUnavailable:
             log.error("%s accepted call %s as %s, and Postgres could not be told", self.engine.name, call_id, job)  # noqa: TRY400 - the id is the message
             raise
         except IllegalTransition as moved:
             log.error("%s accepted call %s as %s, which is %s meanwhile", self.engine.name, call_id, job, moved.state)  # noqa: TRY400 - as above
             raise
+        log.info("call submitted", extra={"external_id": job})
+        return call
 
     async def _refused(self, call: Call, error: EngineError) -> Call:
         """What a request that got no id means: to be sent again, to be looked for, or failed."""
@@ -328,11 +337,13 @@ class HostedCall(Generic[RequestT, ResultT]):
             case ErrorClass.AMBIGUOUS:
                 # Five in a row stop the account for a while: each of them may need a person.
                 await written(database, accounts.note_fault, account, error.message)
+                log.warning("call may have been accepted", extra={"why": error.message})
                 return await written(database, calls.mark_ambiguous, call.id, error.message)
             case ErrorClass.RETRY_SAFE | ErrorClass.THROTTLED if self._sendings < SENDINGS:
                 if error.error_class is ErrorClass.THROTTLED or error.retry_after_s is not None:
                     pause = timedelta(seconds=self._pause_s(error))
                     await written(database, accounts.block_account, account, pause, error.message)
+                log.info("call refused for now", extra={"why": error.message, "error_class": error.error_class.value})
                 return await written(database, calls.mark_unsent, call.id)
             case ErrorClass.AUTH | ErrorClass.QUOTA:
                 await written(database, accounts.open_circuit, account, error.message)
@@ -423,7 +434,7 @@ class HostedCall(Generic[RequestT, ResultT]):
 
         Only an answer makes a job late: a look that failed says nothing of it, and it may have been done for hours.
         """
-        pause_s = self.hosting.first_look.total_seconds()
+        pauses_s = self.hosting.pauses_s()
         failed_looks = 0
         while isinstance(outcome := await self._look(call, job), Progress | EngineError):
             late = time.monotonic() >= deadline_s
@@ -437,8 +448,7 @@ class HostedCall(Generic[RequestT, ResultT]):
                     call = await written(self.line.database, calls.mark_running, call.id)
                 if late:
                     await self._too_late(call, job)
-            await self._pause(call, job, pause_s)
-            pause_s = min(pause_s * 1.5, self.hosting.longest_pause.total_seconds())
+            await self._pause(call, job, next(pauses_s))
         return call, outcome
 
     async def _look(self, call: Call, job: ExternalId) -> Progress | ResultT | EngineError | None:
@@ -473,6 +483,7 @@ class HostedCall(Generic[RequestT, ResultT]):
         billed = getattr(result, "billed_usd", None)
         cost = self.intent.quote_usd if billed is None else billed
         done = await written(self.line.database, calls.mark_succeeded, call.id, cost or Decimal(0))
+        log.info("call finished", extra=outcome_of(done))
         await written(self.line.database, accounts.note_success, self.hosting.account, call.left_at)
         return done
 
@@ -528,9 +539,11 @@ class HostedCall(Generic[RequestT, ResultT]):
     # Ending ------------------------------------------------------------------------------------------------------
 
     async def _failed(self, call: Call, error: EngineError) -> Call:
-        return await written(
+        failed = await written(
             self.line.database, calls.mark_failed, call.id, error.error_class.value, error.message, error.cost_usd
         )
+        log.warning("call failed", extra=outcome_of(failed))
+        return failed
 
     async def _leave(self) -> None:
         """A run that ends takes back what never left. What is at the provider is cancelled when a person ended the run.

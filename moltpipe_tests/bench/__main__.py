@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
+from moltpipe.runtime.signals import interrupted_once
 from moltpipe_tests.bench.cases import SUBJECTS, cases
 from moltpipe_tests.bench.measuring import CaseFailed, machine, measure
 from moltpipe_tests.bench.registry import CASES, PREPARATIONS, Measurement
@@ -39,17 +42,16 @@ def main() -> None:
         for one in cases():
             console.print(f"{one.name}: {one.what}", highlight=False)
         return
-    before = machine()
+    before, began = machine(), time.monotonic()
     took: dict[str, Measurement] = {}
     left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="moltpipe-bench-") as name, Console(stderr=True).status("") as status:
         folder = Path(name)
-        for make in PREPARATIONS:
+        chosen = [one for one in cases() if not options.only or one.name in options.only]
+        for make in PREPARATIONS if any(one.material for one in chosen) else ():
             status.update(f"material: {(make.__doc__ or make.__name__).splitlines()[0]}")
             make(folder)
-        for one in cases():
-            if options.only and one.name not in options.only:
-                continue
+        for one in chosen:
             status.update(f"{one.name}: {one.what}")
             try:
                 measured = measure(one, folder)
@@ -60,11 +62,12 @@ def main() -> None:
                 left_out[one.name] = "left out, MoviePy is not installed: `make bench` does that"
             else:
                 took[one.name] = measured
-    report = Report(before, took, left_out)
+    report = Report({**before, "bench_s": round(time.monotonic() - began)}, took, left_out)
     report.write(options.json)
     report.show(console, markdown=options.markdown)
     console.print(f"written to {options.json}", highlight=False)
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt), interrupted_once():
+        main()

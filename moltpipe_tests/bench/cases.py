@@ -5,10 +5,34 @@ Here: the list. A later stage of the line is one more module in it.
 
 from __future__ import annotations
 
-from moltpipe_tests.bench import conforming, long_episode, looking, scale, stitching, with_moviepy
+from moltpipe_tests.bench import (
+    at_rest,
+    conforming,
+    importing,
+    long_episode,
+    looking,
+    overhead,
+    scale,
+    stitching,
+    story,
+    whole_series,
+    with_moviepy,
+)
 from moltpipe_tests.bench.registry import CASES, Case
 
-SUBJECTS = (stitching, with_moviepy, long_episode, conforming, looking, scale)
+SUBJECTS = (
+    importing,
+    at_rest,
+    whole_series,
+    overhead,
+    story,
+    stitching,
+    with_moviepy,
+    long_episode,
+    conforming,
+    looking,
+    scale,
+)
 
 
 def cases() -> list[Case]:

@@ -97,7 +97,8 @@ def cores(took: Mapping[str, Measurement]) -> float:
 
 @finding(
     "conform / ffmpeg",
-    "conforming a batch, against the faster way of plain FFmpeg",
+    "conforming a batch",
+    against="the faster way of plain FFmpeg",
     needs=("conform", "conform ffmpeg 1", "conform ffmpeg n"),
     at_most=1.1,
 )

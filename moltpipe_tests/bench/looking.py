@@ -59,12 +59,12 @@ def _film(folder: Path) -> Path:
     return folder / "looked-at" / "episode.mp4"
 
 
-@finding("gate / decode", "processor time of the gate, against decoding", needs=("gate", "decode"))
+@finding("gate / decode", "processor time of the gate", against="decoding", needs=("gate", "decode"))
 def gate(took: Mapping[str, Measurement]) -> float:
     return _busy_s(took["gate"]) / _busy_s(took["decode"])
 
 
-@finding("examine / decode", "processor time of an examination, against decoding", needs=("examine", "decode"))
+@finding("examine / decode", "processor time of an examination", against="decoding", needs=("examine", "decode"))
 def examination(took: Mapping[str, Measurement]) -> float:
     return _busy_s(took["examine"]) / _busy_s(took["decode"])
 

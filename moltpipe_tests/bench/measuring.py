@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 RIVALS = ROOT / ".venv-bench" / "bin" / "python"
 LOOK_EVERY_S = 0.05
 """Every look costs the machine some milliseconds, which a shorter interval would take from what is measured."""
+
+GRACE_S = 40.0
+"""How long a case that is interrupted may take to stop what it has started."""
 
 
 class CaseFailed(Exception):
@@ -51,19 +55,30 @@ def measure(case: Case, folder: Path) -> Measurement | None:
     # One FFmpeg for everybody: MoviePy takes its own otherwise. Temp files lie in the folder, so that they go with it.
     environment = {**os.environ, "FFMPEG_BINARY": ffmpeg_program(), "TMPDIR": str(folder)}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=complained)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=said, stderr=complained, start_new_session=True
+        )
         try:
             peak = _watch(process)
         finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            _end(process)
         said.seek(0)
         complained.seek(0)
         if process.returncode != 0:
             raise CaseFailed(f"{case.name} ended with status {process.returncode}:\n{complained.read()[-3000:]}")
         turn = json.loads(said.read().splitlines()[-1])
     return Measurement(peak_mib=peak / 2**20, **turn)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a case that is still at work, as Ctrl-C does: one with a stack has services to stop."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
 
 
 def _watch(process: subprocess.Popen[bytes]) -> int:

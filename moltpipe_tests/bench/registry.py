@@ -56,6 +56,8 @@ class Case:
     what: str
     run: Run
     python: Python = Python.OURS
+    material: bool = True
+    """Whether it works on the clips, voices and music that are made beforehand."""
 
     @property
     def reference(self) -> str:
@@ -72,6 +74,8 @@ class Finding:
 
     name: str
     what: str
+    against: str
+    """The peer or the floor; empty where the figure stands for itself."""
     needs: tuple[str, ...]
     figure: Figure
     unit: str = "x"
@@ -90,11 +94,11 @@ FINDINGS: list[Finding] = []
 PREPARATIONS: list[Callable[[Path], None]] = []
 
 
-def case(name: str, what: str, *, python: Python = Python.OURS) -> Callable[[Run], Run]:
+def case(name: str, what: str, *, python: Python = Python.OURS, material: bool = True) -> Callable[[Run], Run]:
     """List a function as a case."""
 
     def listed(run: Run) -> Run:
-        CASES[name] = Case(name, what, run, python)
+        CASES[name] = Case(name, what, run, python, material)
         return run
 
     return listed
@@ -104,6 +108,7 @@ def finding(
     name: str,
     what: str,
     *,
+    against: str = "",
     needs: tuple[str, ...],
     unit: str = "x",
     at_least: float | None = None,
@@ -112,7 +117,7 @@ def finding(
     """List a function of the measurements as a finding. It is computed when all cases that it needs have run."""
 
     def listed(figure: Figure) -> Figure:
-        FINDINGS.append(Finding(name, what, needs, figure, unit, at_least, at_most))
+        FINDINGS.append(Finding(name, what, against, needs, figure, unit, at_least, at_most))
         return figure
 
     return listed

@@ -1,4 +1,4 @@
-"""What the bench says: one table of cases, one of findings, and the same as JSON.
+"""What the bench says: a table of what each case cost, then the one of everything that has a target, and both as JSON.
 
 Here: the words and the document. Not here: what a finding promises (`moltpipe_tests.bench.registry`).
 """
@@ -36,6 +36,7 @@ class Report:
             {
                 "name": one.name,
                 "what": one.what,
+                "against": one.against,
                 "value": (value := one.figure(self.took)),
                 "unit": one.unit,
                 "at_least": one.at_least,
@@ -91,14 +92,16 @@ class Report:
         table.add_column("finding")
         table.add_column("what")
         table.add_column("figure", justify="right", no_wrap=True)
-        table.add_column("promised", justify="right", no_wrap=True)
+        table.add_column("against")
+        table.add_column("aim", justify="right", no_wrap=True)
         table.add_column("kept")
         for one in self.findings():
-            promised = " ".join(
+            aim = " ".join(
                 f"{sign} {one[bound]:g}"
                 for sign, bound in (("≥", "at_least"), ("≤", "at_most"))
                 if one[bound] is not None
             )
             kept = {True: "yes", False: "NO", None: ""}[one["met"]]  # type: ignore[index]  # bool or None by `Finding.met`
-            table.add_row(str(one["name"]), str(one["what"]), f"{one['value']:.1f} {one['unit']}", promised, kept)
+            figure = f"{one['value']:.1f} {one['unit']}"
+            table.add_row(str(one["name"]), str(one["what"]), figure, str(one["against"]), aim, kept)
         return table

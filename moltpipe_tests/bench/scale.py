@@ -92,6 +92,8 @@ def _filled(size: Size) -> Iterator[tuple[str, float]]:
         with psycopg.connect(url, autocommit=True) as admin:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 admin.execute(f"ALTER SYSTEM SET {setting} = off")
+            # Filling writes gigabytes, and a checkpoint for every one of them.
+            admin.execute("ALTER SYSTEM SET max_wal_size = '32GB'")
             admin.execute("SELECT pg_reload_conf()")
         migrate(url)
         ledger = Database(url)
@@ -203,13 +205,11 @@ def filling(took: Mapping[str, Measurement]) -> float:
 _listed("all checks", f"the {len(CHECKS)} of them, one after the other", "checks", at_most=2_000)
 
 
-@finding("slowest check", "of those below", needs=("scale",), unit="ms")
+@finding("slowest check", "the slowest of them", needs=("scale",), unit="ms")
 def slowest_check(took: Mapping[str, Measurement]) -> float:
     return max(took["scale"].details[_of(check.name)] for check in CHECKS)
 
 
-for _check in CHECKS:
-    _listed(_check.name, _check.promise, _of(_check.name))
 _listed("status", "the document of `moltpipe status`", "status", at_most=1_000)
 
 

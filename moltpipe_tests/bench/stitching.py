@@ -148,19 +148,26 @@ def _flags(folder: Path) -> list[str]:
     return [flag for flag in written if flag not in {"-an", "-sn", "-dn"}]
 
 
-@finding("stitch / ffmpeg", "an episode, against encoding it again", needs=("stitch", "stitch ffmpeg"), at_least=8)
+@finding(
+    "stitch / ffmpeg",
+    "an episode",
+    against="encoding it again by FFmpeg",
+    needs=("stitch", "stitch ffmpeg"),
+    at_least=8,
+)
 def against_ffmpeg(took: Mapping[str, Measurement]) -> float:
     return took["stitch ffmpeg"].wall_s / took["stitch"].wall_s
 
 
-@finding("stitch / moviepy", "an episode, against MoviePy", needs=("stitch", "stitch moviepy"), at_least=20)
+@finding("stitch / moviepy", "an episode", against="MoviePy", needs=("stitch", "stitch moviepy"), at_least=20)
 def against_moviepy(took: Mapping[str, Measurement]) -> float:
     return took["stitch moviepy"].wall_s / took["stitch"].wall_s
 
 
 @finding(
     "picture / ffmpeg",
-    "picture alone, against encoding it again",
+    "picture alone",
+    against="encoding it again by FFmpeg",
     needs=("picture", "picture ffmpeg"),
     at_least=50,
 )
@@ -168,6 +175,6 @@ def picture_against_ffmpeg(took: Mapping[str, Measurement]) -> float:
     return took["picture ffmpeg"].wall_s / took["picture"].wall_s
 
 
-@finding("over the floor", "an episode takes so many times as long as cat", needs=("stitch", "copy"))
+@finding("over the floor", "an episode", against="cat", needs=("stitch", "copy"))
 def over_the_floor(took: Mapping[str, Measurement]) -> float:
     return took["stitch"].wall_s / took["copy"].wall_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -13,12 +14,13 @@ import pytest
 from rich.console import Console
 
 from moltpipe.ledger.checks import CHECKS
-from moltpipe_tests.bench import measuring, scale
+from moltpipe_tests.bench import at_rest, measuring, overhead, scale, workless
 from moltpipe_tests.bench.cases import cases
 from moltpipe_tests.bench.measuring import CaseFailed, machine, measure
 from moltpipe_tests.bench.registry import CASES, FINDINGS, Case, Finding, Measurement, Python
 from moltpipe_tests.bench.report import Report
 from moltpipe_tests.bench.scale import Size, look
+from moltpipe_tests.bench.workless import STAGES
 
 
 def hungry(_: Path) -> dict[str, float]:
@@ -61,6 +63,27 @@ def test_a_case_that_fails_says_why(tmp_path: Path) -> None:
         measure(Case("broken", "", broken), tmp_path)
 
 
+def stubborn(folder: Path) -> dict[str, float]:
+    """Waits for ever, and tells when it is interrupted."""
+    try:
+        (folder / "at work").touch()
+        signal.pause()
+    finally:
+        (folder / "cleaned up").touch()
+    return {}
+
+
+def test_an_interrupted_bench_lets_its_case_clean_up(tmp_path: Path) -> None:
+    program = "import sys; from pathlib import Path; from moltpipe_tests.bench import measuring, registry, test_bench\n"
+    program += "measuring.measure(registry.Case('stubborn', '', test_bench.stubborn), Path(sys.argv[1]))"
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.DEVNULL) as bench:
+        while not (tmp_path / "at work").exists():
+            assert bench.poll() is None
+            time.sleep(0.05)
+        bench.send_signal(signal.SIGINT)
+    assert (tmp_path / "cleaned up").exists()
+
+
 def test_a_rival_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "RIVALS", tmp_path / "python")
     assert measure(Case("idle", "", idle, python=Python.RIVALS), tmp_path) is None
@@ -68,11 +91,44 @@ def test_a_rival_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch: 
 
 def test_a_promise_is_kept_or_not_or_was_never_made() -> None:
     def promised(at_least: float | None, at_most: float | None) -> Finding:
-        return Finding("", "", (), lambda _: 0.0, at_least=at_least, at_most=at_most)
+        return Finding("", "", "", (), lambda _: 0.0, at_least=at_least, at_most=at_most)
 
     assert [promised(8, None).met(value) for value in (7.9, 8)] == [False, True]
     assert [promised(None, 150).met(value) for value in (150, 151)] == [True, False]
     assert promised(None, None).met(1) is None
+
+
+def test_every_promise_names_its_peer_or_its_floor_or_is_a_limit_of_its_own_unit() -> None:
+    promised = [one for one in FINDINGS if one.at_least is not None or one.at_most is not None]
+    assert promised
+    assert [one.name for one in promised if one.unit == "x" and not one.against] == []
+
+
+def test_the_graph_without_work_is_the_graph_of_the_studio() -> None:
+    graph = workless.defs.resolve_asset_graph()
+    for real in STAGES:
+        bare = graph.get(real.key)
+        assert bare.parent_keys == {dependency.asset_key for spec in real.specs for dependency in spec.deps}
+        assert bare.check_keys == {spec.key for spec in real.check_specs}
+    repository = workless.defs.get_repository_def()
+    executors = {repository.get_job(name).executor_def.name for name in (workless.OURS, workless.DEFAULT)}
+    assert executors == {"in_process", "multi_or_in_process_executor"}
+
+
+@pytest.mark.e2e
+def test_the_bare_start_of_a_run_and_the_memory_of_a_stack_are_measured(tmp_path: Path) -> None:
+    took = at_rest.look(tmp_path, runs=1)
+    held = {name.removeprefix(at_rest.HELD) for name in took if name.startswith(at_rest.HELD)}
+    assert held == {"code-server", "webserver", "daemon", "postgres", "s3"}
+    assert took["start_processor_s"] > 0
+    assert took["start_s"] > 0
+
+
+@pytest.mark.e2e
+def test_both_executors_make_the_episodes_of_a_backfill(tmp_path: Path) -> None:
+    took = overhead.look(tmp_path, episodes=2, by_default=1)
+    assert took["processor_s"] > 0
+    assert took["processor_by_default_s"] > 0
 
 
 def test_the_report_is_a_table_and_the_same_figures_as_json(tmp_path: Path) -> None:
@@ -86,6 +142,7 @@ def test_the_report_is_a_table_and_the_same_figures_as_json(tmp_path: Path) -> N
     assert written["cases"]["stitch ffmpeg"]["wall_s"] == 7
     [found] = written["findings"]
     assert (found["name"], found["value"], found["at_least"], found["met"]) == ("stitch / ffmpeg", 7.0, 8, False)
+    assert found["against"] == "encoding it again by FFmpeg"
     for markdown in (False, True):
         screen = io.StringIO()
         report.show(Console(file=screen, width=160), markdown=markdown)

@@ -46,3 +46,15 @@ def test_rows_that_lack_a_cell_make_a_table_all_the_same() -> None:
         "lufs": "float",
         "frames": "int",
     }
+
+
+def test_a_column_is_of_the_kind_that_all_its_cells_have_in_common() -> None:
+    metadata = table([{"whole": 1, "broken": 1, "said": True, "mixed": 1}, {"broken": 0.5, "mixed": "b", "none": None}])
+    assert isinstance(metadata, dg.TableMetadataValue)
+    assert {column.name: column.type for column in metadata.schema.columns} == {
+        "whole": "int",
+        "broken": "float",
+        "said": "bool",
+        "mixed": "string",
+        "none": "string",
+    }
