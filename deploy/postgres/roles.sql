@@ -45,7 +45,9 @@ GRANT USAGE ON SCHEMA public, dagster TO moltpipe_app, moltpipe_read;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public, dagster TO moltpipe_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public, dagster TO moltpipe_app;
+-- pg_dump reads sequences as well: who only looks may take the backup.
 GRANT SELECT ON ALL TABLES IN SCHEMA public, dagster TO moltpipe_read;
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA public, dagster TO moltpipe_read;
 
 ALTER DEFAULT PRIVILEGES FOR ROLE moltpipe_owner IN SCHEMA public, dagster
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO moltpipe_app;
@@ -53,3 +55,5 @@ ALTER DEFAULT PRIVILEGES FOR ROLE moltpipe_owner IN SCHEMA public, dagster
     GRANT USAGE ON SEQUENCES TO moltpipe_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE moltpipe_owner IN SCHEMA public, dagster
     GRANT SELECT ON TABLES TO moltpipe_read;
+ALTER DEFAULT PRIVILEGES FOR ROLE moltpipe_owner IN SCHEMA public, dagster
+    GRANT SELECT ON SEQUENCES TO moltpipe_read;

@@ -66,7 +66,8 @@ def environment(settings: Settings, services: Services, *, instance_yaml: Path |
         "AWS_DEFAULT_REGION": region or _DEFAULT_REGION,
         "DAGSTER_HOME": str(dagster_home(settings.data_dir, instance_yaml)),
         "DAGSTER_DISABLE_TELEMETRY": "1",
-        "PATH": _search_path(),
+        "AWS_ENDPOINT_URL_S3": services.s3.endpoint_url,
+        "PATH": _search_path(services),
         **_libpq(database_url),
     }
     if services.s3.access_key is not None and services.s3.secret_key is not None:
@@ -86,9 +87,15 @@ def _lacking_for_launcher(settings: Settings) -> str | None:
     return None
 
 
-def _search_path() -> str:
-    """Ours first, so that `dagster` is that of this installation; a psql of the operator's own before the wheel's."""
-    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath), str(binaries())])
+def _search_path(services: Services) -> str:
+    """Ours first, so that `dagster` is that of this installation.
+
+    The wheel's `psql` and `pg_dump` go before the operator's own where the server is the wheel's as well: a `pg_dump`
+    that is older than its server refuses. Elsewhere they come last, for a machine that has none.
+    """
+    scripts, own, wheels = sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath), str(binaries())
+    places = [scripts, wheels, own] if "postgres" in services.embedded else [scripts, own, wheels]
+    return os.pathsep.join(places)
 
 
 def plain_url(url: str) -> str:

@@ -32,8 +32,11 @@ def run_up(settings: Settings, port: int | None = None, *, say: Say) -> None:
     """
     with suppress(KeyboardInterrupt), interrupted_once(), stack(settings, port, say=say) as running:
         say(f"moltpipe is up: {running.url} (Ctrl-C ends it)")
-        while True:
-            signal.pause()
+        try:
+            while True:
+                signal.pause()
+        finally:
+            say("ending: runs give back what they have in hand; this may take half a minute")
 
 
 def exec_program(settings: Settings, argv: Sequence[str]) -> int:

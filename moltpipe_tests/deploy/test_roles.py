@@ -26,6 +26,7 @@ from moltpipe.ledger.database import Database
 from moltpipe.ledger.migrate import MigrationRefused, migrate, revisions
 from moltpipe.production.line import Crew, Line
 from moltpipe.runtime.environment import dagster_url
+from moltpipe.runtime.postgres import binaries
 from moltpipe.store import Store
 from moltpipe.studio.profiles import parse_profile
 from moltpipe_tests.deploy.conftest import TOP, Studio, environ_of, run_roles
@@ -168,6 +169,18 @@ def test_who_only_looks_cannot_write_even_when_the_session_says_so(studio: Studi
         reader.commit()
         with pytest.raises(errors.InsufficientPrivilege):
             reader.execute(statement)
+
+
+def test_who_only_looks_takes_the_backup(studio: Studio, tmp_path: Path) -> None:
+    dump = tmp_path / "moltpipe.dump"
+    subprocess.run(
+        [binaries() / "pg_dump", "--format=custom", "-n", "public", "-n", "dagster", f"--file={dump}", studio.read],
+        check=True,
+    )
+    listed = subprocess.run([binaries() / "pg_restore", "--list", dump], check=True, capture_output=True, text=True)
+    assert {"TABLE DATA public scripts", "TABLE DATA dagster runs", "SEQUENCE SET dagster runs_id_seq"} <= {
+        " ".join(line.split()[3:7]) for line in listed.stdout.splitlines()
+    }
 
 
 @pytest.mark.parametrize("schema", ["public", "dagster"])
