@@ -26,6 +26,8 @@ class Answers:
     url: str
     status: int | None = None
     """The status that it must say, or any."""
+    says: str = ""
+    """What must stand in the answer."""
 
     def __call__(self) -> bool:
         try:
@@ -33,7 +35,7 @@ class Answers:
             said = httpx.get(self.url, timeout=5, trust_env=False, verify=False)  # noqa: S501
         except httpx.HTTPError:
             return False
-        return self.status in (None, said.status_code)
+        return self.status in (None, said.status_code) and self.says in said.text
 
 
 @contextmanager

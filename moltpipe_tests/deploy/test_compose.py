@@ -390,7 +390,9 @@ def object_store(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), **service["environment"]}
     address = f"http://127.0.0.1:{ports['s3']}"
     sockets = [f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock"]
-    with running([str(binary()), *words, *ours, *sockets], environ, folder / "log", until=Answers(address)):
+    # As its health check has it: it listens a moment before it has made its bucket.
+    ready = Answers(f"{address}/moltpipe/episodes/none", says="NoSuchKey")
+    with running([str(binary()), *words, *ours, *sockets], environ, folder / "log", until=ready):
         yield address
 
 
