@@ -8,10 +8,14 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import dagster as dg
 from PIL.Image import Dither, Image, Quantize
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Cell = str | int | float | bool | None
 Metadata = dict[str, dg.MetadataValue]
@@ -29,16 +33,17 @@ def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
     import pandas as pd  # noqa: PLC0415 - a third of a second, which code server and daemon need not wait for
 
     frame = pd.DataFrame([dict(row) for row in rows]).convert_dtypes()
-    columns = [dg.TableColumn(str(name), _column_type(kind)) for name, kind in frame.dtypes.items()]
+    columns = [dg.TableColumn(str(name), _column_type(cells)) for name, cells in frame.items()]
     return dg.MetadataValue.table(
         records=[dg.TableRecord({one.name: _plain(row.get(one.name)) for one in columns}) for row in rows],
         schema=dg.TableSchema(columns=columns),
     )
 
 
-def _column_type(kind: object) -> str:
+def _column_type(cells: "pd.Series[Any]") -> str:
+    """By what all cells have in common. pandas takes a column without any for whole numbers."""
     names = {"Int64": "int", "Float64": "float", "boolean": "bool"}
-    return names.get(str(kind), "string")
+    return "string" if cells.isna().all() else names.get(str(cells.dtype), "string")
 
 
 def _plain(value: Cell) -> Cell:
