@@ -20,8 +20,26 @@ from sqlalchemy.engine import Connection
 from moltpipe.studio.retention import OldEvent, OldResult, OldRun
 
 # A look for a later event is a subquery with a LIMIT: an EXISTS would be hashed, which reads all events for each page.
+_IS_NEWEST = """
+e.asset_key IS NOT NULL AND CASE WHEN e.partition IS NULL
+    THEN (
+        SELECT later.id FROM dagster.event_logs AS later
+        WHERE later.asset_key = e.asset_key AND later.dagster_event_type = e.dagster_event_type
+            AND later.partition IS NULL AND later.id > e.id
+        LIMIT 1
+    )
+    ELSE (
+        SELECT later.id FROM dagster.event_logs AS later
+        WHERE later.asset_key = e.asset_key AND later.dagster_event_type = e.dagster_event_type
+            AND later.partition = e.partition AND later.id > e.id
+        LIMIT 1
+    )
+END IS NULL
+"""
+"""Whether an event `e` is the newest of its kind, of its asset and partition."""
+
 _RUNS = sa.text(
-    """
+    f"""
 WITH page AS MATERIALIZED (
     SELECT id, run_id, status, pipeline_name, end_time, update_timestamp
     FROM dagster.runs
@@ -78,25 +96,12 @@ LEFT JOIN LATERAL (
     SELECT
         sum(octet_length(e.event)) AS bytes,
         bool_or(
-            e.asset_key IS NOT NULL AND CASE WHEN e.partition IS NULL
-                THEN (
-                    SELECT later.id FROM dagster.event_logs AS later
-                    WHERE later.asset_key = e.asset_key AND later.dagster_event_type = e.dagster_event_type
-                        AND later.partition IS NULL AND later.id > e.id
-                    LIMIT 1
-                )
-                ELSE (
-                    SELECT later.id FROM dagster.event_logs AS later
-                    WHERE later.asset_key = e.asset_key AND later.dagster_event_type = e.dagster_event_type
-                        AND later.partition = e.partition AND later.id > e.id
-                    LIMIT 1
-                )
-            END IS NULL
+            {_IS_NEWEST}
         ) AS bears_newest_event
     FROM dagster.event_logs AS e WHERE e.run_id = r.run_id
 ) AS e ON true
 ORDER BY r.id
-"""
+"""  # noqa: S608 - of our own text alone
 )
 
 # The newest result of each check, of all and of those that were completed: Dagster shows both.
@@ -112,30 +117,17 @@ _OF_RESULTS = sa.text(
     "SELECT id, run_id, evaluation_event_storage_id FROM dagster.asset_check_executions WHERE id = ANY(:ids)"
 )
 _EVENTS = sa.text(
-    """
+    f"""
 SELECT
     e.id,
     e.timestamp AT TIME ZONE 'UTC' AS at,
     octet_length(e.event) AS bytes,
-    e.asset_key IS NOT NULL AND CASE WHEN e.partition IS NULL
-        THEN (
-            SELECT later.id FROM dagster.event_logs AS later
-            WHERE later.asset_key = e.asset_key AND later.dagster_event_type = e.dagster_event_type
-                AND later.partition IS NULL AND later.id > e.id
-            LIMIT 1
-        )
-        ELSE (
-            SELECT later.id FROM dagster.event_logs AS later
-            WHERE later.asset_key = e.asset_key AND later.dagster_event_type = e.dagster_event_type
-                AND later.partition = e.partition AND later.id > e.id
-            LIMIT 1
-        )
-    END IS NULL AS is_newest
+    {_IS_NEWEST} AS is_newest
 FROM dagster.event_logs AS e
 WHERE e.run_id = '' AND e.id > :after AND e.timestamp < :before
 ORDER BY e.id
 LIMIT :limit
-"""
+"""  # noqa: S608 - of our own text alone
 )
 _RESULTS = sa.text(
     """

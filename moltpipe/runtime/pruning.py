@@ -10,8 +10,8 @@ something gone, and the next one goes on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 from moltpipe.ledger.dagster_tables import (
     NewestResults,
@@ -40,6 +40,8 @@ from moltpipe.store import Store
 from moltpipe.studio.retention import (
     COMPUTE_LOGS,
     Keeping,
+    OldEvent,
+    OldResult,
     OldRun,
     Pruned,
     event_may_go,
@@ -51,8 +53,11 @@ from moltpipe.studio.retention import (
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+    from sqlalchemy.engine import Connection
 
     from moltpipe.settings import Settings
+
+RowT = TypeVar("RowT", OldEvent, OldResult)
 
 _RUNS_AT_ONCE = 25
 """Dagster deletes each by a dozen statements on connections of their own, and the reaper waits for a sign of life."""
@@ -150,36 +155,34 @@ def _delete_run(instance: DagsterInstance, run: OldRun) -> None:
 
 def _prune_events(pruning: Pruning, gone: set[str]) -> None:
     """Events of no run, and what deleted runs leave in Dagster's history of checks."""
-    before, tally = pruning.before.runs, pruning.tally
-    tally.begin("events without a run")
-    newest = _newest(pruning)
+    before, newest = pruning.before.runs, _newest(pruning)
+
+    def events(db: Connection, after: int) -> tuple[list[OldEvent], int | None]:
+        return events_page(db, newest, before=before, after=after, limit=_ROWS_AT_ONCE)
+
+    def results(db: Connection, after: int) -> tuple[list[OldResult], int | None]:
+        return results_page(db, newest, gone=gone, after=after, limit=_ROWS_AT_ONCE)
+
+    _prune_rows(pruning, "events without a run", events, event_may_go, remove_events)
+    _prune_rows(pruning, "results of checks", results, result_may_go, remove_results)
+
+
+def _prune_rows(
+    pruning: Pruning,
+    what: str,
+    page: Callable[[Connection, int], tuple[list[RowT], int | None]],
+    may_go: Callable[[RowT, datetime], bool],
+    remove: Callable[[Connection, list[int]], None],
+) -> None:
+    pruning.tally.begin(what)
     after: int | None = 0
     while after is not None:
         with pruning.database.begin() as db:
-            events, after = events_page(db, newest, before=before, after=after, limit=_ROWS_AT_ONCE)
-            old = [one for one in events if event_may_go(one, before)]
+            rows, after = page(db, after)
+            old = [one for one in rows if may_go(one, pruning.before.runs)]
             if not pruning.dry_run:
-                remove_events(db, [one.id for one in old])
-        tally.add(
-            "events without a run",
-            len(old),
-            sum(one.bytes for one in old),
-            min((one.at for one in old), default=None),
-        )
-    tally.begin("results of checks")
-    after = 0
-    while after is not None:
-        with pruning.database.begin() as db:
-            results, after = results_page(db, newest, gone=gone, after=after, limit=_ROWS_AT_ONCE)
-            left = [one for one in results if result_may_go(one, before)]
-            if not pruning.dry_run:
-                remove_results(db, [one.id for one in left])
-        tally.add(
-            "results of checks",
-            len(left),
-            sum(one.bytes for one in left),
-            min((one.at for one in left), default=None),
-        )
+                remove(db, [one.id for one in old])
+        pruning.tally.add(what, len(old), sum(one.bytes for one in old), min((one.at for one in old), default=None))
 
 
 def _newest(pruning: Pruning) -> NewestResults:
