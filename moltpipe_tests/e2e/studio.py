@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -194,8 +194,19 @@ def a_studio(folder: Path) -> Studio:
     return Studio(Settings(data_dir=folder / "data", profile="144p12", lease_s=15))
 
 
-def everything_of(studio: Studio) -> list[psutil.Process]:
-    """Every process that works in this studio: the command, its stack, runs, Postgres and S3."""
+def kill_everything(studio: Studio) -> None:
+    """SIGKILL every process that works in this studio: the command, its stack, runs, Postgres and S3.
+
+    Some end by themselves between the look and the signal, and some are born in it, so it is done until none is left.
+    """
+    while found := _everything_of(studio):
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, timeout=10)
+
+
+def _everything_of(studio: Studio) -> list[psutil.Process]:
     mark = str(studio.settings.data_dir)
     ours = []
     for process in psutil.process_iter():

@@ -19,7 +19,7 @@ from moltpipe.ledger.series import all_episodes
 from moltpipe.runtime.fakes import CAST
 from moltpipe.runtime.house import open_house
 from moltpipe.studio.records import Production
-from moltpipe_tests.e2e.studio import CHECKOUT, Studio, a_studio, ending, everything_of, start, terminate, until
+from moltpipe_tests.e2e.studio import CHECKOUT, Studio, a_studio, ending, kill_everything, start, terminate, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -90,8 +90,7 @@ def test_a_series_of_hosted_engines_is_killed_goes_on_and_nothing_is_paid_twice(
                 return True if 5 <= filmed < 40 else None
 
             until(some_takes, within_s=240, what="the camera has begun and is not done")
-            for process in everything_of(studio):
-                process.kill()
+            kill_everything(studio)
     finally:
         demo.kill()
         demo.communicate()

@@ -20,7 +20,7 @@ from moltpipe.media.stills import frame_at
 from moltpipe.runtime.stack import Stack
 from moltpipe.studio.delivery import Delivery
 from moltpipe.studio.records import Production
-from moltpipe_tests.e2e.studio import Studio, a_studio, everything_of, latest_check, launch, partitions, until
+from moltpipe_tests.e2e.studio import Studio, a_studio, kill_everything, latest_check, launch, partitions, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -153,8 +153,7 @@ def test_a_second_series_survives_that_everything_is_killed_and_leaves_the_first
                 return True if 5 <= filmed < 40 else None
 
             until(some_takes, within_s=240, what="the camera has begun and is not done")
-            for process in everything_of(studio):
-                process.kill()
+            kill_everything(studio)
     finally:
         demo.kill()
         demo.communicate()
