@@ -368,10 +368,13 @@ def _members(settings: Settings, port: int, module: str) -> dict[str, _Member]:
     python = [sys.executable, "-m"]
     lines = ["--log-format", "json"] if settings.log_format == "json" else []
     commands: dict[str, tuple[list[str], float]] = {
+        # Not `dagster code-server start`: that is a proxy in front of this very process, which it does not start again.
+        # When the process behind it was killed, the proxy lived on, and no sensor, run or check was ever begun again.
         "code-server": (
             [
-                *python, "dagster", "code-server", "start", "--host", LOOPBACK, "--port", str(code_port),
-                "--module-name", module, "--location-name", "moltpipe", "--use-python-environment-entry-point", *lines,
+                *python, "dagster", "api", "grpc", "--host", LOOPBACK, "--port", str(code_port),
+                "--module-name", module, "--location-name", "moltpipe",
+                "--use-python-environment-entry-point", "--lazy-load-user-code", *lines,
             ],
             10,
         ),

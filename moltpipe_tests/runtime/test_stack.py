@@ -127,6 +127,15 @@ def test_each_process_that_is_killed_comes_back_with_a_message(up: Stack, said: 
     _await(lambda: _status(up, run_id) == "SUCCESS")
 
 
+def test_what_runs_under_the_code_server_may_be_killed_as_well(up: Stack) -> None:
+    """Dagster's own code server is a proxy in front of the process that has the definitions. When that one was killed,
+    every tick and every launch failed from then on, and nobody started it again."""
+    for one in psutil.Process(up.pids["code-server"]).children(recursive=True):
+        one.kill()
+    run_id = _launch_when_loaded(up, "q")
+    _await(lambda: _status(up, run_id) == "SUCCESS")
+
+
 def _answers(running: Stack) -> bool:
     try:
         return httpx.get(f"{running.url}/server_info").is_success
