@@ -4,6 +4,7 @@ Here: how both are opened from the settings. Nothing connects at import or when 
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import dagster as dg
 from dagster_aws.s3 import S3Resource
@@ -24,13 +25,14 @@ def _database_url(settings: Settings) -> str:
 
 
 @dg.resource(description="The record in Postgres, for what needs nothing else: sensors, schedules and checks.")
-def ledger(_context: dg.InitResourceContext) -> Iterator[Database]:
-    """A small pool; nothing connects before the first transaction."""
-    database = Database(_database_url(load_settings()))
-    try:
-        yield database
-    finally:
-        database.dispose()
+def ledger(_context: dg.InitResourceContext) -> Database:
+    """One for the whole process, kept from tick to tick; nothing connects before the first transaction."""
+    return _ledger_at(_database_url(load_settings()))
+
+
+@cache
+def _ledger_at(url: str) -> Database:
+    return Database(url)
 
 
 @dg.resource(
@@ -51,7 +53,13 @@ def line(context: dg.InitResourceContext) -> Iterator[Line]:
 def store(_context: dg.InitResourceContext) -> Store:
     """Credentials and region come from the usual `AWS_*` environment."""
     settings = load_settings()
-    return connect(settings.s3_bucket, settings.s3_endpoint_url, patience=A_LOOK)
+    return _store_at(settings.s3_bucket, settings.s3_endpoint_url)
+
+
+@cache
+def _store_at(bucket: str, endpoint_url: str | None) -> Store:
+    # A client takes a tenth of a second to build, and may be shared between threads.
+    return connect(bucket, endpoint_url, patience=A_LOOK)
 
 
 def resources() -> dict[str, object]:
