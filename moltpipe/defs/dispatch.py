@@ -12,7 +12,8 @@ import dagster as dg
 
 from moltpipe.defs.episodes import produce_episode
 from moltpipe.defs.partitions import EPISODES, EPISODES_NAME
-from moltpipe.defs.runs import PRIORITY_TAG, ended_runs, partitions_in_flight, past_runs, run_key
+from moltpipe.defs.runs import PRIORITY_TAG, ended_runs, failed_at_the_door, partitions_in_flight, run_key
+from moltpipe.defs.voting import close_votes
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import Superseded, claim_of, fail_job, fail_unclaimed_job, load_jobs, owned_jobs, release_job
 from moltpipe.ledger.watching import ticked
@@ -33,7 +34,12 @@ RUNS_PER_TICK = 50
 def production_sensor(
     context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[Database]
 ) -> dg.SensorResult | dg.SkipReason:
-    """The ledger says what waits, Dagster what runs; nothing is kept in a cursor."""
+    """The ledger says what waits, Dagster what runs; nothing is kept in a cursor.
+
+    Votes that are over are closed first: left to `period_sensor`, which looks in the same moment, a series would wait
+    for another round of Dagster's sensors, five seconds. That one says what could not be closed.
+    """
+    close_votes(context.instance, ledger, datetime.now(UTC))
     now = datetime.now(UTC)
     with ledger.begin() as db:
         jobs, owned = load_jobs(db), owned_jobs(db)
@@ -70,7 +76,9 @@ def _settle_ended_runs(
     settings = load_settings()
     lease, heartbeat = timedelta(seconds=settings.lease_s), timedelta(seconds=settings.heartbeat_s)
     given_back = jobs_to_give_back(owned, ended_runs(instance, owners), now, lease, heartbeat)
-    unclaimed = jobs_that_failed_at_the_door(unfinished, past_runs(instance, [job.partition_key for job in unfinished]))
+    unclaimed = jobs_that_failed_at_the_door(
+        unfinished, failed_at_the_door(instance, [job.partition_key for job in unfinished])
+    )
     for one in given_back:
         # Superseded: somebody else took the job in the meantime, which is all that this is for.
         with suppress(Superseded), ledger.begin() as db:

@@ -4,13 +4,12 @@ Here: reading runs, and ending those whose process is gone. Runs are found by th
 launched them: a sensor, a backfill or a person in the launchpad.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from moltpipe.studio.dispatch import EndedRun, PastRuns, WorkingRun
+from moltpipe.studio.dispatch import EndedRun, WorkingRun
 
 PARTITION_TAG = "dagster/partition"
 PRIORITY_TAG = "dagster/priority"
@@ -19,7 +18,8 @@ HELD_TAG = "moltpipe/held_by"
 CLAIMED_TAG = "moltpipe/claimed"
 """On a run that got to claim its episode: what became of that is in the ledger, by its own hand or by that of whoever
 took the job over."""
-_OVER = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+_FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+_OVER = (dg.DagsterRunStatus.SUCCESS, *_FAILED)
 _IN_FLIGHT = tuple(status for status in dg.DagsterRunStatus if status not in _OVER)
 _WORKING = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 _ASSET_JOB = "__ASSET_JOB"
@@ -75,34 +75,21 @@ def _last_heard_of(instance: dg.DagsterInstance, run_id: str) -> datetime:
     return datetime.fromtimestamp(newest[0].timestamp, UTC) if newest else datetime.now(UTC)
 
 
-def past_runs(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> dict[str, PastRuns]:
-    """How many runs of each of these partitions are over, when the last one ended and when the last one failed.
+def failed_at_the_door(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> dict[str, datetime]:
+    """When the latest run of each of these partitions ended that never got to its work; those without one are left out.
 
-    Failed is one that never got to its work. One that found its episode in other hands did not: the other one works.
-    Nor did one that has claimed it: a failure at the work is counted in the ledger, and a process that was told to stop
-    gave the job back as it was.
+    One that found its episode in other hands failed at nothing: the other one works. Nor did one that has claimed it:
+    a failure at the work is counted in the ledger, and a process that was told to stop gave the job back as it was.
     """
-    records: dict[str, list[dg.RunRecord]] = defaultdict(list)
+    failed: dict[str, datetime] = {}
     if partition_keys:
         tags = {PARTITION_TAG: list(partition_keys)}
-        for record in instance.get_run_records(dg.RunsFilter(statuses=_OVER, tags=tags)):
-            records[record.dagster_run.tags[PARTITION_TAG]].append(record)
-    return {
-        key: PastRuns(
-            count=len(over),
-            last_end=max(_end(record) for record in over),
-            last_failure=max(
-                (
-                    _end(one)
-                    for one in over
-                    if one.dagster_run.status is not dg.DagsterRunStatus.SUCCESS
-                    and not {HELD_TAG, CLAIMED_TAG} & one.dagster_run.tags.keys()
-                ),
-                default=None,
-            ),
-        )
-        for key, over in records.items()
-    }
+        for record in instance.get_run_records(dg.RunsFilter(statuses=_FAILED, tags=tags)):
+            run = record.dagster_run
+            if not {HELD_TAG, CLAIMED_TAG} & run.tags.keys():
+                key = run.tags[PARTITION_TAG]
+                failed[key] = max(_end(record), failed.get(key, _end(record)))
+    return failed
 
 
 def _end(record: dg.RunRecord) -> datetime:

@@ -12,14 +12,14 @@ import dagster as dg
 
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS, PERIODS_NAME
 from moltpipe.defs.reports import Cell, Metadata, link, table
-from moltpipe.defs.runs import PRIORITY_TAG, partitions_in_flight, past_runs, run_key
 from moltpipe.defs.sizing import pod_of
-from moltpipe.ledger.audience import CLIP_VOTING, close_clip_vote, served
+from moltpipe.ledger.audience import served
 from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.jobs import load_jobs
 from moltpipe.ledger.periods import (
     AGENT_VOTING,
     close_agent_vote,
+    close_period,
     ensure_upcoming,
     list_periods,
     open_due_periods,
@@ -31,14 +31,11 @@ from moltpipe.ledger.watching import ticked
 from moltpipe.ledger.windows import hold_period
 from moltpipe.settings import load_settings
 from moltpipe.studio.audience import ClipOutcome
-from moltpipe.studio.dispatch import closings_to_request
 from moltpipe.studio.keys import period_key
 from moltpipe.studio.records import Period
 from moltpipe.studio.voting import Outcome, periods_to_close
 
-CLOSING_PRIORITY = 1000
-"""Before every production job: behind a queue of episodes, a period that is over stayed open for minutes."""
-CLIP_CLOSINGS_PER_TICK = 20
+CLOSINGS_PER_TICK = 20
 """Each takes some ten milliseconds, and what Dagster is told of it as much."""
 
 SCRIPTS = dg.AssetSpec(
@@ -151,102 +148,94 @@ def _report(period: Period, outcome: Outcome) -> Metadata:
 close_voting_period = dg.define_asset_job(
     "close_voting_period",
     selection=[voting_outcome],
-    description="Close one period that is over.",
+    description="Close one period that is over, as the sensor does by itself.",
 )
 
 
 @dg.sensor(
-    target=close_voting_period,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Opens votes on scripts that are due, and closes the votes of both kinds whose time is over.",
+    description="Opens votes on scripts that are due, and closes the votes of both kinds whose time is over. "
+    "Starts no run.",
 )
-def period_sensor(
-    context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[Database]
-) -> dg.SensorResult | dg.SkipReason:
+def period_sensor(context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[Database]) -> dg.SkipReason:
     """Looks at the ledger alone: a lost cursor or a tick that runs twice changes nothing.
 
     Raises:
-        ClipVotesNotClosed: some votes on variants could not be closed, and there is nothing else to begin. The others
-            are closed, and runs for votes on scripts were asked for in an earlier tick: a failed one asks for none.
+        VotesNotClosed: some votes could not be closed. The others are.
     """
     now = datetime.now(UTC)
     with ledger.begin() as db:
         open_due_periods(db, now)
-        over = periods_to_close(unprocessed_periods(db), now)
         ticked(db, "period_sensor")
-    closing = _close_clip_votes(context.instance, ledger, [one for one in over if one.period_type == CLIP_VOTING], now)
-    due = [period_key(period) for period in over if period.period_type == AGENT_VOTING]
-    to_request = closings_to_request(
-        due, partitions_in_flight(context.instance, due), past_runs(context.instance, due), now
-    )
+    closing = close_votes(context.instance, ledger, now)
     if closing.failures:
-        failed = ClipVotesNotClosed(closing.failures)
-        if not to_request:
-            raise failed from closing.failures[0][1]
-        context.log.error(str(failed))
-    if not to_request:
-        return dg.SkipReason(_what_was_done(due, closing.outcomes))
-    return dg.SensorResult(
-        dynamic_partitions_requests=[PERIODS.build_add_request(to_request)],
-        run_requests=[
-            dg.RunRequest(
-                partition_key=key,
-                run_key=run_key(context.instance, key),
-                tags={PRIORITY_TAG: str(CLOSING_PRIORITY)},
-            )
-            for key in to_request
-        ],
-    )
+        raise VotesNotClosed(closing.failures) from closing.failures[0][1]
+    return dg.SkipReason("; ".join(one.summary for one in closing.outcomes) or "no voting period is over")
 
 
-class ClipVotesNotClosed(Exception):
-    """Votes on variants are over, and each of these could not be closed, or not be told of, for a reason of its own."""
+class VotesNotClosed(Exception):
+    """Votes are over, and each of these could not be closed, or not be told of, for a reason of its own."""
 
     def __init__(self, failures: Sequence[tuple[Period, Exception]]) -> None:
         told = "; ".join(f"period {period.id}: {type(error).__name__}: {error}" for period, error in failures)
-        super().__init__(
-            f"{len(failures)} votes on variants are over and could not be closed, or not be told of: {told}"
-        )
+        super().__init__(f"{len(failures)} votes are over and could not be closed, or not be told of: {told}")
         self.failures = failures
 
 
 @dataclass(frozen=True)
-class _Closing:
-    """What became of the votes on variants that were over."""
+class Closing:
+    """What became of the votes that were over."""
 
-    outcomes: list[ClipOutcome]
+    outcomes: list[Outcome | ClipOutcome]
     failures: list[tuple[Period, Exception]]
 
 
-def _close_clip_votes(
-    instance: dg.DagsterInstance, ledger: Database, over: Sequence[Period], now: datetime
-) -> _Closing:
-    """Close votes on variants in the tick itself: a run would take seconds of CPU for one row.
+def close_votes(instance: dg.DagsterInstance, ledger: Database, now: datetime) -> Closing:
+    """Close the votes that are over, in the tick itself, and put each result where an operator looks.
 
-    Each in a transaction of its own, so that one that fails leaves the others alone.
+    A run for a vote took as long to start as everything between the vote's end and the first call to an engine is meant
+    to take. Whoever comes second to a period waits for the first, and leaves it alone. Each has a transaction of its
+    own, so that one that fails leaves the others as they are; it is tried again in every tick.
     """
-    done = _Closing([], [])
+    with ledger.begin() as db:
+        over = periods_to_close(unprocessed_periods(db), now)
+    done = Closing([], [])
     for period in over:
-        if len(done.outcomes) == CLIP_CLOSINGS_PER_TICK:
+        if len(done.outcomes) == CLOSINGS_PER_TICK:
             break
         try:
-            with ledger.begin() as db:
-                # Somebody may have closed it since, and told of it.
-                if hold_period(db, period.id).is_processed:
-                    continue
-                outcome = close_clip_vote(db, period.id, now)
-            _tell(instance, ledger, outcome)
+            outcome = _close(instance, ledger, period, now)
         except DatabaseUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, the others are closed, and the tick fails with it)
             done.failures.append((period, error))
         else:
-            done.outcomes.append(outcome)
+            if outcome is not None:
+                done.outcomes.append(outcome)
     return done
 
 
-def _tell(instance: dg.DagsterInstance, ledger: Database, outcome: ClipOutcome) -> None:
+def _close(
+    instance: dg.DagsterInstance, ledger: Database, period: Period, now: datetime
+) -> Outcome | ClipOutcome | None:
+    """The outcome of one vote; None when somebody has closed it since, and told of it."""
+    with ledger.begin() as db:
+        if hold_period(db, period.id).is_processed:
+            return None
+        outcome = close_period(db, period.id, voting_settings(db).rules, now)
+    if isinstance(outcome, ClipOutcome):
+        _tell_of_variants(instance, ledger, outcome)
+    else:
+        key = period_key(period)
+        add_missing(instance, PERIODS_NAME, [key])
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization("voting_outcome", partition=key, metadata=_report(period, outcome))
+        )
+    return outcome
+
+
+def _tell_of_variants(instance: dg.DagsterInstance, ledger: Database, outcome: ClipOutcome) -> None:
     """Put the result where an operator looks: on the pilot's partition, and on the series that serves it."""
     with ledger.begin() as db:
         shown = served(db, load_episode(db, outcome.partition_key).series_id)
@@ -288,13 +277,6 @@ def _tell(instance: dg.DagsterInstance, ledger: Database, outcome: ClipOutcome) 
     instance.report_runless_asset_event(
         dg.AssetObservation("limited_series", description=outcome.summary, metadata={"serves": table(serves)})
     )
-
-
-def _what_was_done(due: Sequence[str], outcomes: Sequence[ClipOutcome]) -> str:
-    """What a tick that starts no run has to say."""
-    told = [f"closing: {', '.join(due)}"] if due else []
-    told += [outcome.summary for outcome in outcomes]
-    return "; ".join(told) or "no voting period is over"
 
 
 @dg.schedule(

@@ -1,4 +1,4 @@
-"""Which runs are dead, when a closing becomes a run, and whose production job is given back: over ledger and Dagster.
+"""Which runs are dead, and whose production job is given back: over ledger and Dagster.
 
 Here: pure functions beside `studio.jobs`. Not here: the sensors around them (`defs`).
 
@@ -8,7 +8,7 @@ Under Dagster's own launcher a run whose process died stays STARTED for ever, wi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,9 +17,6 @@ from moltpipe.studio.records import Job
 
 HEARD_AGAIN_EVERY = timedelta(seconds=30)
 """Who has not looked for so long was away, and so was perhaps everybody who had something to say."""
-_PAUSE = timedelta(seconds=5)
-_PAUSE_AT_MOST = timedelta(minutes=5)
-_DOUBLINGS = 6
 
 
 @dataclass(frozen=True)
@@ -104,35 +101,6 @@ def _why_dead(run: WorkingRun, jobs: Collection[Job], now: datetime, clock: date
 
 
 @dataclass(frozen=True)
-class PastRuns:
-    """The runs of a partition that are over."""
-
-    count: int
-    last_end: datetime
-    last_failure: datetime | None = None
-    """When the latest of those ended that did not get to their work, and not because another was at it."""
-
-
-def closings_to_request(
-    due: Sequence[str], in_flight: Collection[str], past: Mapping[str, PastRuns], now: datetime
-) -> list[str]:
-    """Due periods, by partition key, without a run; those whose run failed before after a growing pause.
-
-    A closing that fails is tried for ever: a period that is over and stays open is the one state that must
-    not be left to a person who may not look.
-    """
-    return [
-        key
-        for key in due
-        if key not in in_flight and (key not in past or now - past[key].last_end >= _pause(past[key].count))
-    ]
-
-
-def _pause(failures: int) -> timedelta:
-    return min(_PAUSE_AT_MOST, _PAUSE * int(2 ** min(failures - 1, _DOUBLINGS)))
-
-
-@dataclass(frozen=True)
 class EndedRun:
     """A run that is over, as far as Dagster knows."""
 
@@ -181,18 +149,21 @@ def _still_at_work(job: Job, ended: EndedRun, now: datetime, lease: timedelta, h
     return beats and lease_state(job, now, lease) is LeaseState.HELD
 
 
-def jobs_that_failed_at_the_door(jobs: Iterable[Job], past: Mapping[str, PastRuns]) -> list[Job]:
+def jobs_that_failed_at_the_door(jobs: Iterable[Job], failed_at: Mapping[str, datetime]) -> list[Job]:
     """Jobs nobody owns, with a run that ended badly since they became available and never got to claim them.
 
     One that fails before its claim, because its resources do not open, leaves no trace in the ledger. The incident
     behind it: our own first demo started two hundred runs in eight minutes, each of which failed at the door.
+
+    Args:
+        jobs: Unfinished ones.
+        failed_at: When the latest run of a partition ended that never got to its work, by partition key.
     """
     return [
         job
         for job in jobs
         if job.process_uuid is None
         and job.completed_at is None
-        and (runs := past.get(job.partition_key)) is not None
-        and runs.last_failure is not None
-        and runs.last_failure > job.available_at
+        and (failed := failed_at.get(job.partition_key)) is not None
+        and failed > job.available_at
     ]

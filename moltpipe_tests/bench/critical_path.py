@@ -3,8 +3,8 @@
 Here: the reckoning, over plain numbers. Not here: measuring what it is fed with (`bench.whole_series`).
 
 What has to wait for what is taken from the work and not from the graph of assets, which is stricter than it must be: a
-shot is filmed once its own line is spoken, not once all lines are; a variant is cut once its own shots are there. The
-period's closing is one run and every episode another, and a run cannot do anything before it has started. Calls wait
+shot is filmed once its own line is spoken, not once all lines are; a variant is cut once its own shots are there. Every
+episode is a run, which cannot do anything before it has started. Calls wait
 for a place at their provider, episodes for one of the runs that may be at work, and whatever computes for one of the
 machine's cores: the processor time of a start, of conforming and of cutting, as it was measured alone in the same run.
 Nothing else takes time: no sensor's interval, no queue, no claim, no look at a job, no upload.
@@ -64,7 +64,7 @@ RUNS, WRITER, VOICE, CAMERA, CORE = "runs", "writer", "voice", "camera", "core"
 
 def critical_path_s(series: Sequence[Wanted], costs: Costs, places: Mapping[str, int]) -> float:
     """Seconds from the end of the period to the last variant. `places` says how many there are of each."""
-    return costs.start_s + makespan_s(_steps(series, costs), places)
+    return makespan_s(_steps(series, costs), places)
 
 
 def makespan_s(steps: Sequence[Step], places: Mapping[str, int]) -> float:

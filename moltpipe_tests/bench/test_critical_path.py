@@ -28,9 +28,9 @@ def episode(*, written: bool = True, shots: int = 3, variants: int = 1, silent: 
 
 
 def test_with_room_for_everything_the_longest_chain_decides() -> None:
-    closing, start, script, voice, film, conform, cut = 4, 4, 5, 5, 5, 1, 2
+    start, script, voice, film, conform, cut = 4, 5, 5, 5, 1, 2
     series = [episode() for _ in range(5)]
-    assert critical_path_s(series, COSTS, PLENTY) == closing + start + script + voice + film + conform + cut
+    assert critical_path_s(series, COSTS, PLENTY) == start + script + voice + film + conform + cut
 
 
 def test_a_pilot_waits_for_no_screenwriter_and_a_silent_shot_for_no_voice() -> None:
@@ -48,8 +48,7 @@ def test_a_camera_with_few_places_is_the_longest_chain() -> None:
 def test_an_episode_waits_until_a_run_is_over() -> None:
     series = [episode(), episode()]
     alone = critical_path_s(series[:1], COSTS, PLENTY)
-    closing = COSTS.start_s
-    assert critical_path_s(series, COSTS, PLENTY | {RUNS: 1}) == closing + 2 * (alone - closing)
+    assert critical_path_s(series, COSTS, PLENTY | {RUNS: 1}) == 2 * alone
 
 
 def test_work_on_one_core_is_done_one_after_the_other() -> None:
@@ -78,5 +77,5 @@ def test_it_is_never_less_than_the_work_shared_out_nor_more_than_all_of_it_in_a_
     takes = shots * variants * episodes
     assert shortest >= critical_path_s(series[:1], COSTS, PLENTY)
     assert shortest >= takes * COSTS.call_s / cameras
-    in_a_row = (4 + 5 + shots * 5 + shots * variants * (5 + 1) + variants * 2) * episodes + COSTS.start_s
+    in_a_row = (4 + 5 + shots * 5 + shots * variants * (5 + 1) + variants * 2) * episodes
     assert shortest <= in_a_row

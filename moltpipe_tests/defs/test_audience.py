@@ -12,12 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from moltpipe.defs.partitions import EPISODES_NAME
-from moltpipe.defs.voting import ClipVotesNotClosed, next_period_schedule, period_sensor
+from moltpipe.defs.voting import VotesNotClosed, next_period_schedule, period_sensor
 from moltpipe.ledger.audience import cast_clip_vote, clip_vote_of, close_clip_vote, outcome_of, served
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.periods import create_period, list_periods, open_due_periods, unprocessed_periods
 from moltpipe.ledger.production import load_production
-from moltpipe.studio.keys import period_key
 from moltpipe.studio.records import Episode, Variant
 from moltpipe_tests.ledger.beginnings import await_a_waiter
 from moltpipe_tests.stories import a_pilot_that_is_out
@@ -124,7 +123,7 @@ def test_one_that_cannot_be_closed_keeps_none_from_closing_and_fails_the_tick(
     pilots = [over(database, number)[0] for number in range(3)]
     lose_variants(database, pilots[1].id)
     for _ in range(2):
-        with pytest.raises(ClipVotesNotClosed, match=pilots[1].partition_key):
+        with pytest.raises(VotesNotClosed, match=pilots[1].partition_key):
             tick(instance, database)
     with database.begin() as db:
         closed = [outcome_of(db, pilot.id) is not None for pilot in pilots]
@@ -140,9 +139,10 @@ def test_one_that_cannot_be_closed_does_not_hold_up_a_vote_on_scripts(
     now = datetime.now(UTC)
     with database.begin() as db:
         scripts = create_period(db, "agent_voting", now - timedelta(hours=2), now - timedelta(hours=1))
-    answer = tick(instance, database)
-    assert isinstance(answer, dg.SensorResult)
-    assert [request.partition_key for request in answer.run_requests or []] == [period_key(scripts)]
+    with pytest.raises(VotesNotClosed, match=pilot.partition_key):
+        tick(instance, database)
+    with database.begin() as db:
+        assert [one.id for one in list_periods(db) if one.is_processed] == [scripts.id]
 
 
 def test_two_daemons_close_a_vote_once_and_tell_of_it_once(instance: dg.DagsterInstance, database: Database) -> None:

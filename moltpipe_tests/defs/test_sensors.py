@@ -10,7 +10,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from moltpipe.defs.dispatch import production_sensor
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS_NAME
-from moltpipe.defs.runs import CLAIMED_TAG, PARTITION_TAG, PRIORITY_TAG
+from moltpipe.defs.runs import CLAIMED_TAG, PARTITION_TAG
 from moltpipe.defs.voting import next_period_schedule, period_sensor, voting_outcome
 from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.jobs import claim_job, heartbeat, load_jobs, release_job
@@ -18,8 +18,8 @@ from moltpipe.ledger.periods import create_period, list_periods, open_due_period
 from moltpipe.ledger.schema import production_jobs, watchers
 from moltpipe.ledger.watching import SILENCE
 from moltpipe.studio.keys import period_key
-from moltpipe.studio.records import Episode, Job, Period
-from moltpipe_tests.stories import LEASE, a_filed_script, a_series, another_series, closed_vote
+from moltpipe.studio.records import Episode, Job
+from moltpipe_tests.stories import LEASE, a_series, closed_vote
 
 AGO = datetime.now(UTC) - timedelta(seconds=20)
 
@@ -43,11 +43,6 @@ def requested(answer: dg.SensorResult | dg.SkipReason) -> list[tuple[str | None,
     return [(request.partition_key, request.run_key) for request in answer.run_requests or []]
 
 
-def priorities(answer: dg.SensorResult | dg.SkipReason) -> list[int]:
-    assert isinstance(answer, dg.SensorResult), answer
-    return [int(request.tags[PRIORITY_TAG]) for request in answer.run_requests or []]
-
-
 def requested_keys(answer: dg.SensorResult | dg.SkipReason) -> list[str | None]:
     return [key for key, _ in requested(answer)]
 
@@ -57,27 +52,33 @@ def job_of(database: Database, episode: Episode) -> Job:
         return next(job for job in load_jobs(db) if job.partition_key == episode.partition_key)
 
 
-def ended_period(database: Database) -> Period:
-    now = datetime.now(UTC)
+def test_a_period_that_is_over_is_closed_in_the_tick_and_told_of_once(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    """A run for it would take longer to start than everything that is to happen before the first engine is called."""
+    period = closed_vote(database)
+    answers = [tick_periods(instance, database) for _ in range(2)]
+    assert [isinstance(answer, dg.SkipReason) for answer in answers] == [True, True]
     with database.begin() as db:
-        return create_period(db, "agent_voting", now - timedelta(hours=2), now - timedelta(hours=1))
+        assert [one.is_processed for one in list_periods(db)] == [True]
+    (told,) = instance.fetch_materializations(dg.AssetKey("voting_outcome"), limit=10).records
+    assert told.partition_key == period_key(period)
+    assert told.asset_materialization is not None
+    assert told.asset_materialization.metadata["winners"].value == 1
+    assert instance.get_dynamic_partitions(PERIODS_NAME) == [period_key(period)]
+    assert instance.get_runs_count() == 0
 
 
-def test_a_period_that_is_over_is_asked_for(instance: dg.DagsterInstance, database: Database) -> None:
-    period = ended_period(database)
-    assert requested(tick_periods(instance, database)) == [(period_key(period), f"{period_key(period)}:first")]
-
-
-def test_a_closing_goes_before_every_episode_in_the_queue(instance: dg.DagsterInstance, database: Database) -> None:
-    another_series(database, a_filed_script(database))
-    ended_period(database)
-    (closing,) = priorities(tick_periods(instance, database))
-    assert closing > max(priorities(tick_production(instance, database)))
-
-
-def test_the_same_tick_twice_asks_for_the_same_run(instance: dg.DagsterInstance, database: Database) -> None:
-    ended_period(database)
-    assert requested(tick_periods(instance, database)) == requested(tick_periods(instance, database))
+def test_a_series_is_asked_for_in_the_tick_that_finds_its_vote_over(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    """Were its jobs seen in the next round only, every series would wait five seconds for nothing."""
+    closed_vote(database)
+    asked = requested(tick_production(instance, database))
+    assert len(asked) == 5
+    assert requested(tick_production(instance, database)) == asked
+    with database.begin() as db:
+        assert {job.partition_key for job in load_jobs(db)} == {key for key, _ in asked}
 
 
 @pytest.mark.parametrize("deleted", [[0], [1], [2], [0, 1], [1, 2], [0, 1, 2]])
@@ -121,12 +122,6 @@ def test_a_period_of_next_week_is_left_alone(instance: dg.DagsterInstance, datab
     assert isinstance(tick_periods(instance, database), dg.SkipReason)
     with database.begin() as db:
         assert [(p.is_active, p.is_processed) for p in list_periods(db)] == [(False, False)]
-
-
-def test_a_closing_under_way_is_not_asked_for_again(instance: dg.DagsterInstance, database: Database) -> None:
-    period = ended_period(database)
-    create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: period_key(period)})
-    assert isinstance(tick_periods(instance, database), dg.SkipReason)
 
 
 def test_a_sensor_that_cannot_read_the_ledger_fails_its_tick(instance: dg.DagsterInstance) -> None:

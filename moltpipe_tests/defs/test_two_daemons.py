@@ -87,15 +87,23 @@ def test_both_ask_for_the_same_runs_so_dagster_launches_each_once(
     assert len({run_key for _, run_key in one}) == 5
 
 
-def test_both_ask_for_the_same_closing(instance: dg.DagsterInstance, database: Database) -> None:
+def test_both_find_a_vote_over_and_close_it_once(instance: dg.DagsterInstance, database: Database) -> None:
     closed_vote(database)
 
     def tick() -> object:
         return period_sensor(dg.build_sensor_context(instance=instance, resources={"ledger": database}))
 
-    one, other = at_once(lambda: requested(tick()))
-    assert len(one) == 1
+    at_once(tick)
+    assert len(instance.fetch_materializations(dg.AssetKey("voting_outcome"), limit=10).records) == 1
+    with database.begin() as db:
+        assert len(load_jobs(db)) == 5
+
+
+def test_both_find_a_vote_over_and_ask_for_the_same_runs(instance: dg.DagsterInstance, database: Database) -> None:
+    closed_vote(database)
+    one, other = at_once(lambda: requested(production_tick(instance, database)))
     assert one == other
+    assert len({run_key for _, run_key in one}) == 5
 
 
 def test_both_see_a_run_at_the_door_fail_and_count_it_once(instance: dg.DagsterInstance, database: Database) -> None:

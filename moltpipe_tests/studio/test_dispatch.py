@@ -1,12 +1,10 @@
-"""Which runs are dead, which closings become runs, and whose jobs are given back."""
+"""Which runs are dead, and whose jobs are given back."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from moltpipe.studio.dispatch import (
     HEARD_AGAIN_EVERY,
@@ -14,9 +12,7 @@ from moltpipe.studio.dispatch import (
     EndedRun,
     GivenBack,
     Listening,
-    PastRuns,
     WorkingRun,
-    closings_to_request,
     dead_runs,
     jobs_that_failed_at_the_door,
     jobs_to_give_back,
@@ -100,22 +96,6 @@ def test_who_was_away_or_whose_clock_was_set_back_begins_to_listen_anew(pause: t
     assert Listening.after(ALL_ALONG, NOW + pause) == Listening(NOW + pause, NOW + pause)
 
 
-def test_a_due_period_without_a_run_is_closed() -> None:
-    assert closings_to_request([KEY], set(), {}, NOW) == [KEY]
-
-
-def test_a_closing_under_way_is_waited_for() -> None:
-    assert closings_to_request([KEY], {KEY}, {}, NOW) == []
-
-
-@given(st.integers(min_value=1, max_value=1_000))
-def test_a_closing_that_fails_is_tried_for_ever_at_least_every_five_minutes(failures: int) -> None:
-    just_failed = {KEY: PastRuns(failures, last_end=NOW - timedelta(seconds=1))}
-    assert closings_to_request([KEY], set(), just_failed, NOW) == []
-    rested = {KEY: PastRuns(failures, last_end=NOW - timedelta(minutes=5))}
-    assert closings_to_request([KEY], set(), rested, NOW) == [KEY]
-
-
 def given_back(one: Job, status: str = "FAILURE", *, ended_ago: timedelta = 2 * HEARTBEAT) -> list[GivenBack]:
     return jobs_to_give_back([one], {"a-run": EndedRun(status, NOW - ended_ago)}, NOW, LEASE, HEARTBEAT)
 
@@ -151,23 +131,19 @@ def test_a_run_that_has_just_ended_has_the_time_for_two_beats() -> None:
 
 def test_a_run_that_failed_before_its_claim_is_found() -> None:
     one = job()
-    past = {one.partition_key: PastRuns(1, last_end=NOW, last_failure=NOW - timedelta(seconds=1))}
-    assert jobs_that_failed_at_the_door([one], past) == [one]
+    assert jobs_that_failed_at_the_door([one], {one.partition_key: NOW - SECOND}) == [one]
 
 
 def test_a_failure_that_was_counted_is_not_counted_again() -> None:
     """Counting moves `available_at` past the run's end."""
     one = job(attempts=1, available_at=NOW + timedelta(minutes=1))
-    past = {one.partition_key: PastRuns(1, last_end=NOW, last_failure=NOW - timedelta(seconds=1))}
-    assert jobs_that_failed_at_the_door([one], past) == []
+    assert jobs_that_failed_at_the_door([one], {one.partition_key: NOW - SECOND}) == []
 
 
-def test_a_run_that_succeeded_without_finishing_the_episode_is_no_failure() -> None:
-    one = job()
-    assert jobs_that_failed_at_the_door([one], {one.partition_key: PastRuns(1, last_end=NOW)}) == []
+def test_a_job_without_a_failed_run_has_not_failed_at_the_door() -> None:
+    assert jobs_that_failed_at_the_door([job()], {}) == []
 
 
 def test_a_job_in_somebodys_hands_has_not_failed_at_the_door() -> None:
     one = job(owner="a-run")
-    past = {one.partition_key: PastRuns(1, last_end=NOW, last_failure=NOW)}
-    assert jobs_that_failed_at_the_door([one], past) == []
+    assert jobs_that_failed_at_the_door([one], {one.partition_key: NOW}) == []

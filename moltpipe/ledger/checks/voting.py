@@ -75,7 +75,7 @@ DUE_PERIODS_ARE_CLOSED = Check(
     "Every period whose time is over is closed within a minute.",
     _overdue,
     remedy="`moltpipe repair` closes it, as `period_sensor` does while `moltpipe up` runs. If it comes back, the last "
-    "run of `close_voting_period` for this period says why it cannot be closed.",
+    "tick of `period_sensor` says why it cannot be closed.",
 )
 
 
