@@ -403,12 +403,12 @@ def load_settings(*, with_keys: bool = True) -> Settings:
     unusable = _unusable_files()
     if unusable:
         raise SettingsError(unusable)
-    complaints = [line for account in accounts().values() for line in _tried(account)]
-    # An account that cannot be made would be reported again by the settings that hold it.
-    complaints += [] if complaints else _tried(Settings)
-    if complaints:
-        raise SettingsError(complaints)
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as refusal:
+        # An account that cannot be made is reported by itself: the settings that hold it know less of its variables.
+        of_accounts = [line for account in accounts().values() for line in _tried(account)]
+        raise SettingsError(of_accounts or _complaints(refusal, PREFIX)) from None
     lacking = _lacking(settings, with_keys=with_keys)
     if lacking:
         raise SettingsError(lacking)
@@ -508,7 +508,7 @@ def _lacking(settings: Settings, *, with_keys: bool) -> list[str]:
 
 
 def _tried(kind: type[BaseSettings]) -> list[str]:
-    """What is wrong with the variables of one kind of settings."""
+    """What is wrong with the variables of one kind of account."""
     try:
         kind()
     except ValidationError as refusal:

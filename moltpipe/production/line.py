@@ -24,6 +24,7 @@ from moltpipe.engines.transfer import Limits
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.spending import NO_CAPS, Caps
 from moltpipe.media import encoders
+from moltpipe.media.cores import usable_cores
 from moltpipe.settings import Settings, SettingsError
 from moltpipe.store import Store
 from moltpipe.studio.cameras import camera_for
@@ -136,7 +137,7 @@ def open_line(settings: Settings, store: Store) -> Iterator[Line]:
         raise ValueError("MOLTPIPE_DATABASE_URL is not set: run through `moltpipe up` or `moltpipe exec -- …`")
     profile = replace(settings.profile, fit=settings.fit)
     profile = replace(profile, encoder=encoders.chosen(settings.encoder, profile))
-    size = encoders.desk_size(encoders.usable_cores(), at_most=settings.takes_at_once)
+    size = encoders.desk_size(usable_cores(), at_most=settings.takes_at_once)
     scratch = settings.data_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     _sweep(scratch)

@@ -19,6 +19,7 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
 from dagster._serdes import ConfigurableClassData
 
+from moltpipe.media.cores import usable_cores
 from moltpipe.settings import load_settings
 
 
@@ -68,11 +69,24 @@ class RunQueue(QueuedRunCoordinator[Any]):
     """Dagster's queue, which hands out no more runs than there are places for.
 
     A run that was handed to a broker while all workers were busy would wait there: out of the order of priorities (a
-    closing goes before every episode), counted as one that starts, and failed by Dagster for taking so long. Here it
+    pilot goes before its other episodes), counted as one that starts, and failed by Dagster for taking so long. Here it
     stays queued. A worker that comes or goes changes the number within seconds; without a broker it is none.
     """
 
     _dequeues = False
+
+    @property
+    def dequeue_num_workers(self) -> int:
+        """How many runs are launched side by side.
+
+        Where a launch starts a process on this machine, as many as it has cores: each start keeps one busy for seconds,
+        so that with more of them at once a pilot, which goes first and takes longest, came up with the last of its
+        series.
+        """
+        configured: int = super().dequeue_num_workers or 1
+        if load_settings(with_keys=False).launcher != "local":
+            return configured
+        return min(configured, usable_cores())
 
     @property
     def dequeue_interval_seconds(self) -> int:

@@ -14,7 +14,8 @@ from syrupy.assertion import SnapshotAssertion
 
 from moltpipe.media import runner
 from moltpipe.media.conform import conform, conforms, recipe
-from moltpipe.media.encoders import chosen, desk_size, trial, usable_cores
+from moltpipe.media.cores import usable_cores
+from moltpipe.media.encoders import chosen, desk_size, trial
 from moltpipe.media.errors import MediaError
 from moltpipe.media.extend import extend
 from moltpipe.media.probe import decode, probe

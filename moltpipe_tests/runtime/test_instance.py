@@ -22,6 +22,7 @@ from dagster_celery.launcher import CeleryRunLauncher
 from dagster_k8s import K8sRunLauncher
 from dagster_postgres import DagsterPostgresStorage
 
+from moltpipe.media.cores import usable_cores
 from moltpipe.runtime.environment import dagster_url, environment
 from moltpipe.runtime.launchers import ChosenLauncher, RunQueue
 from moltpipe.runtime.services import services
@@ -161,12 +162,22 @@ def test_the_queue_is_dagsters_with_the_deployments_limit(
 ) -> None:
     queue = instance.run_coordinator
     assert isinstance(queue, RunQueue)
-    assert (queue.dequeue_use_threads, queue.dequeue_num_workers) == (True, 8)
+    assert queue.dequeue_use_threads
     config = instance.get_concurrency_config()
     assert config.run_queue_config is not None
     assert config.run_queue_config.max_concurrent_runs == int(variables["MOLTPIPE_MAX_CONCURRENT_RUNS"])
     # No pools: engines are limited in Postgres, by account, over every process.
     assert config.pool_config.default_pool_limit is None
+
+
+def test_no_more_processes_are_started_side_by_side_than_there_are_cores(
+    instance: dg.DagsterInstance, deployment: Deployment
+) -> None:
+    """Five at once on two cores: the pilot, which takes longest, came up with the last of its series."""
+    queue = instance.run_coordinator
+    assert isinstance(queue, RunQueue)
+    elsewhere = deployment in (celery, kubernetes)
+    assert queue.dequeue_num_workers == (8 if elsewhere else min(8, usable_cores()))
 
 
 def test_the_queue_is_looked_at_every_second(instance: dg.DagsterInstance) -> None:
