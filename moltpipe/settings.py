@@ -409,7 +409,7 @@ def load_settings(*, with_keys: bool = True) -> Settings:
         # An account that cannot be made is reported by itself: the settings that hold it know less of its variables.
         of_accounts = [line for account in accounts().values() for line in _tried(account)]
         raise SettingsError(of_accounts or _complaints(refusal, PREFIX)) from None
-    lacking = _lacking(settings, with_keys=with_keys)
+    lacking = lacking_for_crew(settings, with_keys=with_keys)
     if lacking:
         raise SettingsError(lacking)
     if settings.heartbeat_s * 2 > settings.lease_s:
@@ -490,8 +490,8 @@ def _is_account(annotation: object) -> TypeGuard[type[Account]]:
     return isinstance(annotation, type) and issubclass(annotation, Account)
 
 
-def _lacking(settings: Settings, *, with_keys: bool) -> list[str]:
-    """What the chosen engines cannot do without."""
+def lacking_for_crew(settings: Settings, *, with_keys: bool = True) -> list[str]:
+    """What the chosen engines cannot do without and the environment does not give, a line each."""
     chosen = {
         "screenwriter": settings.screenwriter,
         "voice": settings.voice,

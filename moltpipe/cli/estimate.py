@@ -18,9 +18,9 @@ from moltpipe.cli.options import Json
 from moltpipe.cli.report import complain, heading, print_json, print_table, report, say
 from moltpipe.cli.submit import printed_name, read_file, refused, tell_refused, unreadable
 from moltpipe.engines.errors import EngineError
-from moltpipe.production.estimate import Bill, Cap, Estimate, caps, crew_without_keys, estimate
+from moltpipe.production.estimate import Cap, Estimate, caps, crew_without_keys, estimate
 from moltpipe.production.line import finish_of
-from moltpipe.settings import Settings, load_settings, variable
+from moltpipe.settings import Settings, lacking_for_crew, load_settings, variable
 from moltpipe.studio.admission import read
 from moltpipe.studio.documents import Refusal
 
@@ -126,7 +126,10 @@ def _tell(found: Estimate, held: tuple[Cap, ...], settings: Settings) -> None:
     heading(f"“{found.title}” at {settings.profile.name}" if filmed else f"“{found.title}”, an audio series")
     print_table(
         ["stage", "engine", "calls", "reckoning", "USD"],
-        [(one.stage, one.engine, one.calls, "; ".join(one.bases), _priced(one)) for one in found.bills],
+        [
+            (one.stage, one.engine, one.calls, "; ".join(one.bases), _dollars(one.known_usd, unpriced=one.unpriced))
+            for one in found.bills
+        ],
         numbers=["calls", "USD"],
     )
     say()
@@ -151,14 +154,14 @@ def _tell(found: Estimate, held: tuple[Cap, ...], settings: Settings) -> None:
         ("episodes 2 to 5 are drafted for this; " if drafted else "")
         + "the lengths of voices are assumed from their lines"
     )
-
-
-def _priced(bill: Bill) -> str:
-    return "unknown" if bill.unpriced == bill.calls else _dollars(bill.known_usd, unpriced=bill.unpriced)
+    for line in lacking_for_crew(settings):
+        report(f"nothing is made before this is set: {line}")
 
 
 def _dollars(amount: Decimal, *, unpriced: int = 0) -> str:
     """An amount to the cent, to the millionth where it is less than one; "at least" where a price is missing."""
+    if unpriced and not amount:
+        return "unknown"
     shown = f"{amount:.2f}" if amount >= _CENT or not amount else f"{amount:.6f}"
     return f"at least {shown}" if unpriced else shown
 

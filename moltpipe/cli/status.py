@@ -83,9 +83,19 @@ def _tell_series(series: dict[str, Any]) -> None:
         say(f"  {one['partition_key']:<{widest}}  {one['status']:<9}  {made}")
         if one["waiting_for"] is not None:
             say(f"    waits for {one['waiting_for']}")
+        if one["progress"] is not None and one["progress"]["shots"]:
+            say(f"    has {_made(one['progress'])}")
         if one["variants_wanted"] > 1 and one["variants"]:
             say(f"    votes {_standing(one['variants'])}")
     say()
+
+
+def _made(progress: dict[str, int]) -> str:
+    """How far an episode is: `7 shots, 5 lines spoken, 12 of 28 takes`."""
+    told = [f"{progress['shots']} shots", f"{progress['voiceovers']} lines spoken"]
+    if progress["takes_wanted"]:
+        told.append(f"{progress['takes']} of {progress['takes_wanted']} takes")
+    return ", ".join(told)
 
 
 def _standing(variants: list[dict[str, Any]]) -> str:

@@ -22,7 +22,17 @@ from moltpipe.ledger.audience import CLIP_VOTING
 from moltpipe.ledger.calls import ambiguous_calls, count_at_provider
 from moltpipe.ledger.jobs import load_jobs_where
 from moltpipe.ledger.periods import AGENT_VOTING
-from moltpipe.ledger.schema import clip_variants, clip_votes, episodes, limited_series, scripts, voting_periods
+from moltpipe.ledger.schema import (
+    clip_variants,
+    clip_votes,
+    episodes,
+    limited_series,
+    scripts,
+    shots,
+    takes,
+    voiceovers,
+    voting_periods,
+)
 from moltpipe.ledger.spending import reserved, spend
 from moltpipe.ledger.windows import PERIODS, period_from
 from moltpipe.studio.jobs import lease_state, waiting_for
@@ -202,6 +212,7 @@ def _episodes(
     """The episodes of these series, and how many of their unfinished jobs are where."""
     jobs = {job.episode_id: job for job in load_jobs_where(db, _of(series_ids))}
     variants = _variants(db, series_ids)
+    progress = _progress(db, series_ids)
     # Leases are measured by the clock that wrote them.
     clock = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     by_series: dict[UUID, list[dict[str, Any]]] = defaultdict(list)
@@ -229,6 +240,7 @@ def _episodes(
                 else "`moltpipe repair`: it has no production job"
                 if job is None
                 else waiting_for(job, lease_state(job, clock, lease), now, undecided_calls.get(row.partition_key)),
+                "progress": progress.get(row.id),
                 "variants": variants[row.id],
                 "selected_variant": next(
                     (one["variant_number"] for one in variants[row.id] if one["is_selected"]), None
@@ -236,6 +248,39 @@ def _episodes(
             }
         )
     return by_series, counts
+
+
+def _progress(db: Connection, series_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
+    """What has been made so far of the episodes that are not finished, by episode."""
+    mine = shots.c.episode_id == episodes.c.id
+
+    def count(what: sa.Select[Any]) -> sa.ScalarSelect[Any]:
+        return what.where(mine).correlate(episodes).scalar_subquery()
+
+    spoken = sa.select(sa.func.count(sa.distinct(voiceovers.c.shot_id))).join(shots, shots.c.id == voiceovers.c.shot_id)
+    filmed = sa.select(sa.func.count()).select_from(takes).join(shots, shots.c.id == takes.c.shot_id)
+    rows = db.execute(
+        sa.select(
+            episodes.c.id,
+            count(sa.select(sa.func.count()).select_from(shots)).label("shots"),
+            count(spoken).label("voiceovers"),
+            count(filmed.where(takes.c.is_current)).label("takes"),
+            _episode_progress.c.variants_wanted,
+            limited_series.c.medium,
+        )
+        .join(_episode_progress, _episode_progress.c.episode_id == episodes.c.id)
+        .join(limited_series, limited_series.c.id == episodes.c.series_id)
+        .where(_of(series_ids), _episode_progress.c.status != "completed")
+    )
+    return {
+        row.id: {
+            "shots": row.shots,
+            "voiceovers": row.voiceovers,
+            "takes": row.takes,
+            "takes_wanted": row.shots * row.variants_wanted if row.medium == "video" else 0,
+        }
+        for row in rows
+    }
 
 
 def _variants(db: Connection, series_ids: Sequence[UUID]) -> dict[UUID, list[dict[str, Any]]]:

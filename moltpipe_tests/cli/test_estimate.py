@@ -87,6 +87,7 @@ def test_people_read_the_sum_and_whether_it_fits(moltpipe: Moltpipe, monkeypatch
     assert "MOLTPIPE_BUDGET_RUN_USD" not in said.out
     assert "“The Buoy That Answered” at 360p24" in said.out
     assert "drafted" in said.err
+    assert "nothing is made before this is set: MOLTPIPE_VEO_API_KEY" in " ".join(said.err.split())
 
 
 def test_a_price_that_nobody_knows_is_said_aloud_and_is_no_failure(
@@ -97,7 +98,8 @@ def test_a_price_that_nobody_knows_is_said_aloud_and_is_no_failure(
     monkeypatch.setenv("MOLTPIPE_BUDGET_DAY_USD", "5")
     said = moltpipe("estimate", SCRIPT)
     assert said.status == 0
-    assert "total: at least 0.00 USD" in said.out
+    assert "total: unknown USD\n" in said.out
+    assert "at least 0.00" not in said.out
     assert "no price is known for" in said.out
     assert "MOLTPIPE_LTX2_PRICE_USD" in " ".join(said.out.split())
     assert "MOLTPIPE_BUDGET_DAY_USD=5 holds calls back whose price is not known" in said.out

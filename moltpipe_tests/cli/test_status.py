@@ -7,7 +7,7 @@ from moltpipe.ledger.calls import claim_call, mark_ambiguous, mark_submitting
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.periods import create_period
 from moltpipe_tests.cli.conftest import Moltpipe, now
-from moltpipe_tests.ledger.beginnings import intent, submitted
+from moltpipe_tests.ledger.beginnings import claimed, intent, submitted
 from moltpipe_tests.ledger.big_studio import TAKES_PER_SERIES, fill
 from moltpipe_tests.stories import a_series
 
@@ -44,6 +44,7 @@ def test_every_episode_says_where_it_is_and_what_it_waits_for(moltpipe: Moltpipe
             "variants_done": 0,
             "variants_wanted": one.variants_wanted,
             "waiting_for": "a free run",
+            "progress": {"shots": 0, "voiceovers": 0, "takes": 0, "takes_wanted": 0},
             "variants": [],
             "selected_variant": None,
         }
@@ -52,6 +53,14 @@ def test_every_episode_says_where_it_is_and_what_it_waits_for(moltpipe: Moltpipe
     assert document["jobs"] == {"pending": 5, "running": 0, "failed": 0}
     assert document["scripts"]["selected"] == 1
     assert document["periods"][0]["state"] == "processed"
+
+
+def test_people_see_how_far_an_episode_is_once_it_has_a_script(moltpipe: Moltpipe, database: Database) -> None:
+    episode = a_series(database)[1]
+    assert " takes" not in moltpipe("status").out
+    with database.begin() as db:
+        _, shots = claimed(db, episode)
+    assert f"    has {len(shots)} shots, 0 lines spoken, 0 of {len(shots)} takes\n" in moltpipe("status").out
 
 
 def test_partition_keys_stand_whole_within_80_columns(moltpipe: Moltpipe, database: Database) -> None:

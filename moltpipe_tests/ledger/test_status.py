@@ -14,7 +14,7 @@ from moltpipe.ledger.accounts import block_account
 from moltpipe.ledger.audience import cast_clip_vote, clip_vote_of, standing_of
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import claim_job, complete_job, fail_job, rest_job
-from moltpipe.ledger.media import publish_variant
+from moltpipe.ledger.media import publish_variant, record_take, record_voiceover
 from moltpipe.ledger.periods import close_early, create_period
 from moltpipe.ledger.status import NEWEST, status
 from moltpipe.studio.records import Episode
@@ -84,6 +84,7 @@ def test_the_document_has_the_shape_of_the_contract(database: Database, episodes
         "variants_done",
         "variants_wanted",
         "waiting_for",
+        "progress",
         "variants",
         "selected_variant",
     }
@@ -110,6 +111,19 @@ def test_every_episode_says_where_it_is_and_what_it_waits_for(database: Database
     assert "retry at" in waits[3]
     assert "the voice broke" in waits[3]
     assert document["jobs"] == {"pending": 2, "running": 1, "failed": 1}
+
+
+def test_an_unfinished_episode_says_what_is_there_of_it(database: Database, episodes: list[Episode]) -> None:
+    """What was made anew counts once."""
+    with database.begin() as db:
+        claim, shots = claimed(db, episodes[1])
+        for again in range(2):
+            record_voiceover(db, claim, shots[0].id, stored(f"voice-{again}.wav"), 3.0, [])
+            for shot in shots[:2]:
+                record_take(db, claim, shot.id, 1, stored(f"{shot.number}-{again}.mp4"), 5.0, {})
+        publish(db, episodes[2])
+        told = [one["progress"] for one in status(db, NOON)["series"][0]["episodes"]]
+    assert told[1:3] == [{"shots": len(shots), "voiceovers": 1, "takes": 2, "takes_wanted": len(shots)}, None]
 
 
 def test_what_is_reserved_is_told_and_counts_as_spent(database: Database) -> None:
