@@ -92,8 +92,9 @@ def test_the_first_who_comes_makes_the_tables_and_the_webserver_may_have_its_own
         assert webservers.get_runs_count() == instance.get_runs_count() == 0
 
 
-def test_configuration_is_refused_where_it_is_wrong(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("given", [{}, {"postgres_url": "x", "should_autocreate_tables": False}, {"postgres_db": {}}])
+def test_what_it_does_not_know_is_refused(given: object, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = str(tmp_path_factory.mktemp("instance"))
-    ref = InstanceRef.from_dir(folder, overrides={"storage": {"custom": {**STORAGE, "config": {"postgres": "x"}}}})
+    ref = InstanceRef.from_dir(folder, overrides={"storage": {"custom": {**STORAGE, "config": given}}})
     with pytest.raises(dg.DagsterInvalidConfigError):
         dg.DagsterInstance.from_ref(ref)
