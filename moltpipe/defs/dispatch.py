@@ -13,7 +13,7 @@ import dagster as dg
 from moltpipe.defs.episodes import produce_episode
 from moltpipe.defs.partitions import EPISODES, EPISODES_NAME
 from moltpipe.defs.runs import PRIORITY_TAG, ended_runs, failed_at_the_door, partitions_in_flight, run_key
-from moltpipe.defs.voting import close_votes
+from moltpipe.defs.voting import VotesNotClosed, close_votes
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import Superseded, claim_of, fail_job, fail_unclaimed_job, load_jobs, owned_jobs, release_job
 from moltpipe.ledger.watching import ticked
@@ -37,9 +37,12 @@ def production_sensor(
     """The ledger says what waits, Dagster what runs; nothing is kept in a cursor.
 
     Votes that are over are closed first: left to `period_sensor`, which looks in the same moment, a series would wait
-    for another round of Dagster's sensors, five seconds. That one says what could not be closed.
+    for another round of Dagster's sensors, five seconds. What cannot be closed keeps no episode from its run, and
+    fails the ticks of that one.
     """
-    close_votes(context.instance, ledger, datetime.now(UTC))
+    closing = close_votes(context.instance, ledger, datetime.now(UTC))
+    if closing.failures:
+        context.log.error(str(VotesNotClosed(closing.failures)))
     now = datetime.now(UTC)
     with ledger.begin() as db:
         jobs, owned = load_jobs(db), owned_jobs(db)

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from moltpipe.defs.dispatch import production_sensor
 from moltpipe.defs.partitions import EPISODES_NAME
 from moltpipe.defs.voting import VotesNotClosed, next_period_schedule, period_sensor
 from moltpipe.ledger.audience import cast_clip_vote, clip_vote_of, close_clip_vote, outcome_of, served
@@ -143,6 +144,17 @@ def test_one_that_cannot_be_closed_does_not_hold_up_a_vote_on_scripts(
         tick(instance, database)
     with database.begin() as db:
         assert [one.id for one in list_periods(db) if one.is_processed] == [scripts.id]
+
+
+def test_one_that_cannot_be_closed_keeps_no_episode_from_its_run(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    pilot, _ = over(database)
+    lose_variants(database, pilot.id)
+    context = dg.build_sensor_context(instance=instance, resources={"ledger": database})
+    answer = production_sensor(context)
+    assert isinstance(answer, dg.SensorResult)
+    assert len(answer.run_requests or []) == 4
 
 
 def test_two_daemons_close_a_vote_once_and_tell_of_it_once(instance: dg.DagsterInstance, database: Database) -> None:
