@@ -14,6 +14,7 @@ from pathlib import Path
 
 _CLONE_NEWNS = 0x20000
 _MS_REMOUNT, _MS_REC, _MS_PRIVATE = 0x20, 0x4000, 0x40000
+_MNT_DETACH = 0x2
 _SIZE = 3 << 30
 _PAGE = 4096
 
@@ -30,6 +31,14 @@ class Disk:
         room = os.statvfs(self.folder)
         used = (room.f_blocks - room.f_bfree) * room.f_frsize
         _mount(None, self.folder, _MS_REMOUNT, f"size={used + _PAGE}")
+
+    def leave(self) -> None:
+        """Take the filesystem away from the folder, with whatever lies on it, once nobody works there any more."""
+        if self.cannot_fill is None:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.umount2(os.fsencode(self.folder), _MNT_DETACH):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), str(self.folder))
 
     def clear(self) -> None:
         """Give the free space back."""

@@ -1,4 +1,4 @@
-"""The small disk is full when it says so, and nobody else sees it."""
+"""The small disk is full when it says so, nobody else sees it, and its folder can be removed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,18 @@ else:
     raise AssertionError("it was not full")
 disk.clear()
 file.write_bytes(bytes(2 << 20))
+disk.leave()
+disk.folder.rmdir()
 print("kept")
 """
 
 
 def test_a_full_disk_takes_nothing_more_until_it_is_cleared(tmp_path: Path) -> None:
     """In a process of its own, as a disk is."""
+    place = tmp_path / "disk"
+    place.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, str(tmp_path)], cwd=CHECKOUT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", _PROGRAM, str(place)], cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
     if "this user may not" in done.stderr or "only Linux" in done.stderr:
         pytest.skip(done.stderr.strip())

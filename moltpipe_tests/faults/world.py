@@ -251,6 +251,8 @@ def a_world(folder: Path) -> Iterator[World]:
     postgres: Server[PostgresRecord] = Server(EmbeddedPostgres(place / "services"))
     s3: Server[S3Record] = Server(EmbeddedS3(place / "services"))
     with ExitStack() as held:
+        # A folder under which something is mounted cannot be removed.
+        held.callback(disk.leave)
         # The disk is gone with its last process, and what somebody wants to read after a bad end with it.
         held.callback(shutil.copytree, data / "logs", logs / "studio")
         for server in (postgres, s3):
