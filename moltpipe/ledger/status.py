@@ -7,7 +7,7 @@ people (`cli`).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -212,7 +212,6 @@ def _episodes(
     """The episodes of these series, and how many of their unfinished jobs are where."""
     jobs = {job.episode_id: job for job in load_jobs_where(db, _of(series_ids))}
     variants = _variants(db, series_ids)
-    progress = _progress(db, series_ids)
     # Leases are measured by the clock that wrote them.
     clock = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     by_series: dict[UUID, list[dict[str, Any]]] = defaultdict(list)
@@ -222,7 +221,8 @@ def _episodes(
         .join(_episode_progress, _episode_progress.c.episode_id == episodes.c.id)
         .where(_of(series_ids))
         .order_by(episodes.c.series_id, episodes.c.episode_number)
-    )
+    ).all()
+    progress = _progress(db, {row.id: row.variants_wanted for row in rows if row.status != "completed"})
     for row in rows:
         job = jobs.get(row.id)
         if job is not None and row.status in _JOBS:
@@ -250,8 +250,8 @@ def _episodes(
     return by_series, counts
 
 
-def _progress(db: Connection, series_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
-    """What has been made so far of the episodes that are not finished, by episode."""
+def _progress(db: Connection, variants_wanted: Mapping[UUID, int]) -> dict[UUID, dict[str, int]]:
+    """What has been made so far of the episodes that want so many variants, by episode."""
     mine = shots.c.episode_id == episodes.c.id
 
     def count(what: sa.Select[Any]) -> sa.ScalarSelect[Any]:
@@ -265,19 +265,17 @@ def _progress(db: Connection, series_ids: Sequence[UUID]) -> dict[UUID, dict[str
             count(sa.select(sa.func.count()).select_from(shots)).label("shots"),
             count(spoken).label("voiceovers"),
             count(filmed.where(takes.c.is_current)).label("takes"),
-            _episode_progress.c.variants_wanted,
             limited_series.c.medium,
         )
-        .join(_episode_progress, _episode_progress.c.episode_id == episodes.c.id)
         .join(limited_series, limited_series.c.id == episodes.c.series_id)
-        .where(_of(series_ids), _episode_progress.c.status != "completed")
+        .where(episodes.c.id == _any(list(variants_wanted)))
     )
     return {
         row.id: {
             "shots": row.shots,
             "voiceovers": row.voiceovers,
             "takes": row.takes,
-            "takes_wanted": row.shots * row.variants_wanted if row.medium == "video" else 0,
+            "takes_wanted": row.shots * variants_wanted[row.id] if row.medium == "video" else 0,
         }
         for row in rows
     }
