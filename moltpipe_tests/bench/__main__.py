@@ -29,6 +29,7 @@ def main() -> None:
     subjects = ", ".join(subject.__name__.rpartition(".")[2] for subject in SUBJECTS)
     parser = argparse.ArgumentParser(prog="python -m moltpipe_tests.bench", description=f"Measures {subjects}.")
     parser.add_argument("--only", nargs="+", metavar="CASE", choices=CASES, help="these cases alone")
+    parser.add_argument("--all", action="store_true", help="also those that take minutes and run on request")
     parser.add_argument(
         "--json", type=Path, default=Path("build/bench.json"), help="where the figures go (%(default)s)"
     )
@@ -40,14 +41,15 @@ def main() -> None:
         console = Console(width=FILE_WIDTH)
     if options.list:
         for one in cases():
-            console.print(f"{one.name}: {one.what}", highlight=False)
+            console.print(f"{one.name}: {one.what}{' (on request)' if one.on_request else ''}", highlight=False)
         return
     before, began = machine(), time.monotonic()
     took: dict[str, Measurement] = {}
     left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="moltpipe-bench-") as name, Console(stderr=True).status("") as status:
         folder = Path(name)
-        chosen = [one for one in cases() if not options.only or one.name in options.only]
+        usual = [one for one in cases() if options.all or not one.on_request]
+        chosen = [one for one in cases() if one.name in options.only] if options.only else usual
         for make in PREPARATIONS if any(one.material for one in chosen) else ():
             status.update(f"material: {(make.__doc__ or make.__name__).splitlines()[0]}")
             make(folder)

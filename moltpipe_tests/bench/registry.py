@@ -58,6 +58,8 @@ class Case:
     python: Python = Python.OURS
     material: bool = True
     """Whether it works on the clips, voices and music that are made beforehand."""
+    on_request: bool = False
+    """Whether it runs by its name or with `--all` only: it takes minutes, and has no aim or the one of a shorter case."""
 
     @property
     def reference(self) -> str:
@@ -94,11 +96,13 @@ FINDINGS: list[Finding] = []
 PREPARATIONS: list[Callable[[Path], None]] = []
 
 
-def case(name: str, what: str, *, python: Python = Python.OURS, material: bool = True) -> Callable[[Run], Run]:
+def case(
+    name: str, what: str, *, python: Python = Python.OURS, material: bool = True, on_request: bool = False
+) -> Callable[[Run], Run]:
     """List a function as a case."""
 
     def listed(run: Run) -> Run:
-        CASES[name] = Case(name, what, run, python, material)
+        CASES[name] = Case(name, what, run, python, material, on_request)
         return run
 
     return listed

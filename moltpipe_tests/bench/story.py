@@ -16,7 +16,7 @@ from pathlib import Path
 from moltpipe_tests.bench.registry import Measurement, case, finding
 
 
-@case("demo", "`moltpipe demo`: the whole story with engines of this machine", material=False)
+@case("demo", "`moltpipe demo`: the whole story with engines of this machine", material=False, on_request=True)
 def demo(folder: Path) -> dict[str, float]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("MOLTPIPE_", "AWS_"))}
     environ |= {"MOLTPIPE_DATA_DIR": str(folder / "demo")}
