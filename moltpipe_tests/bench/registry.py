@@ -59,7 +59,7 @@ class Case:
     material: bool = True
     """Whether it works on the clips, voices and music that are made beforehand."""
     on_request: bool = False
-    """Whether it runs by its name or with `--all` only: it takes minutes, and has no aim or the one of a shorter case."""
+    """Whether it runs by its name or with `--all` only: it takes minutes, and has no aim or that of a shorter case."""
 
     @property
     def reference(self) -> str:
