@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from moltpipe.ledger.locks import SessionLocks
 
-_CONNECT_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 10
 _POOL_SIZE = 5
 _OVERFLOW = 10
 _POSTGRES_PORT = 5432
@@ -24,12 +24,14 @@ _SESSION = (
     "-c tcp_keepalives_interval=10",
     "-c tcp_keepalives_count=3",
 )
-_NOTICE_A_DEAD_SERVER = {
+NOTICE_A_DEAD_SERVER = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+"""For libpq: a machine that is gone says nothing, and a connection that is kept open would wait for it for a quarter of
+an hour."""
 # Class 08 and what a server says when it goes down or is full; psycopg gives no state when it never got through.
 _GONE = ("08", "57P", "53300")
 
@@ -108,9 +110,9 @@ def engine_for(url: URL) -> Engine:
     nothing happens, and both sides notice a peer that answers no more.
     """
     options = " ".join(filter(None, (_first(url.query.get("options")), *_SESSION)))
-    arguments: dict[str, object] = {**_NOTICE_A_DEAD_SERVER, "options": options}
+    arguments: dict[str, object] = {**NOTICE_A_DEAD_SERVER, "options": options}
     if "connect_timeout" not in url.query:
-        arguments["connect_timeout"] = _CONNECT_TIMEOUT_S
+        arguments["connect_timeout"] = CONNECT_TIMEOUT_S
     return sa.create_engine(
         url,
         isolation_level="READ COMMITTED",

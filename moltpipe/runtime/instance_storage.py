@@ -20,6 +20,8 @@ from dagster._config import UserConfigSchema
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
+from moltpipe.ledger.database import CONNECT_TIMEOUT_S, NOTICE_A_DEAD_SERVER
+
 _KEPT_OPEN = 2
 """Per process. More are opened as they are needed, and closed again."""
 _NO_LIMIT = -1
@@ -53,10 +55,14 @@ class PooledPostgresStorage(DagsterPostgresStorage):
 
 @cache
 def _engine(postgres_url: str) -> sa.Engine:
+    # What the address says of these goes before.
+    said = sa.make_url(postgres_url).query
+    wanted = {**NOTICE_A_DEAD_SERVER, "connect_timeout": CONNECT_TIMEOUT_S}
     return sa.create_engine(
         postgres_url,
         isolation_level="AUTOCOMMIT",
         pool_size=_KEPT_OPEN,
         max_overflow=_NO_LIMIT,
         pool_pre_ping=True,
+        connect_args={name: value for name, value in wanted.items() if name not in said},
     )
