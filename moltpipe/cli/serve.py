@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from moltpipe.cli.report import telling
+from moltpipe.cli.session import tell_of_new_studio
 from moltpipe.runtime.foreground import exec_program, run_up
 from moltpipe.settings import load_settings
 
@@ -39,4 +40,6 @@ def exec_(
 ) -> None:
     """Run a program with the services up and the environment set, and pass on its exit status."""
     # Not asked for the keys of engines: in a deployment webserver and daemon run through it, and are not given any.
-    sys.exit(exec_program(load_settings(with_keys=False), program))
+    settings = load_settings(with_keys=False)
+    tell_of_new_studio(settings)
+    sys.exit(exec_program(settings, program))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from moltpipe.cli.report import report
 from moltpipe.ledger.database import Database
 from moltpipe.runtime.house import open_house
 from moltpipe.runtime.services import Services, open_store
@@ -40,12 +41,19 @@ def session(*, with_keys: bool = True) -> Iterator[Session]:
         DatabaseUnavailable: Postgres cannot be reached.
     """
     settings = load_settings(with_keys=with_keys)
+    tell_of_new_studio(settings)
     with open_house(settings) as house:
         database = Database(house.services.database_url.get_secret_value())
         try:
             yield Session(settings, database, house.services)
         finally:
             database.dispose()
+
+
+def tell_of_new_studio(settings: Settings) -> None:
+    """Say so where the command is the first in its `DATA_DIR`: in the wrong folder it makes another studio."""
+    if settings.database_url is None and not settings.data_dir.exists():
+        report(f"there is no studio in {settings.data_dir.resolve()} yet: making one")
 
 
 def operator() -> str:
