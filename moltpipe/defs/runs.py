@@ -87,8 +87,8 @@ def failed_at_the_door(instance: dg.DagsterInstance, partition_keys: Sequence[st
         for record in instance.get_run_records(dg.RunsFilter(statuses=_FAILED, tags=tags)):
             run = record.dagster_run
             if not {HELD_TAG, CLAIMED_TAG} & run.tags.keys():
-                key = run.tags[PARTITION_TAG]
-                failed[key] = max(_end(record), failed.get(key, _end(record)))
+                key, ended = run.tags[PARTITION_TAG], _end(record)
+                failed[key] = max(ended, failed.get(key, ended))
     return failed
 
 

@@ -236,6 +236,15 @@ def test_a_run_that_fails_at_the_door_counts_as_an_attempt(instance: dg.DagsterI
     assert job.available_at > datetime.now(UTC)
 
 
+def test_a_run_that_succeeded_without_finishing_the_episode_is_no_failure_at_the_door(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    episode = a_series(database)[0]
+    create_run_for_test(instance, status=dg.DagsterRunStatus.SUCCESS, tags={PARTITION_TAG: episode.partition_key})
+    assert episode.partition_key in requested_keys(tick_production(instance, database))
+    assert job_of(database, episode).attempt_count == 0
+
+
 def test_a_run_that_was_stopped_at_its_work_is_no_failure_at_the_door(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
