@@ -36,9 +36,7 @@ class Disk:
         """Take the filesystem away from the folder, with whatever lies on it, once nobody works there any more."""
         if self.cannot_fill is None:
             libc = ctypes.CDLL(None, use_errno=True)
-            if libc.umount2(os.fsencode(self.folder), _MNT_DETACH):
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), str(self.folder))
+            _done(libc.umount2(os.fsencode(self.folder), _MNT_DETACH), self.folder)
 
     def clear(self) -> None:
         """Give the free space back."""
@@ -67,6 +65,10 @@ def _mounted(folder: Path) -> str | None:
 def _mount(kind: str | None, folder: Path, flags: int, options: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     name = kind.encode() if kind else b"none"
-    if libc.mount(name, os.fsencode(folder), name, ctypes.c_ulong(flags), options.encode()):
+    _done(libc.mount(name, os.fsencode(folder), name, ctypes.c_ulong(flags), options.encode()), folder)
+
+
+def _done(failed: int, folder: Path) -> None:
+    if failed:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(folder))
