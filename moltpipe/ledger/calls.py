@@ -481,6 +481,11 @@ def mark_ingested(db: Connection, call_id: UUID, result: dict[str, Any] | None =
     Raises:
         UnknownCall, IllegalTransition.
     """
+    # Before the row is held: a voiceover or take of this transaction may point at it, and so may another one's. To want
+    # the row for itself where two episodes say the same line was a deadlock.
+    known = call_by_id(db, call_id)
+    if known.state is CallState.INGESTED:
+        return known
     call = lock_call(db, call_id)
     if call.state is CallState.INGESTED:
         return call

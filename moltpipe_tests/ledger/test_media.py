@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
 
 from moltpipe.ledger.audience import clip_vote_of
+from moltpipe.ledger.calls import mark_ingested, mark_succeeded
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.jobs import Superseded
 from moltpipe.ledger.media import ShotOfAnother, UnwantedVariant, publish_variant, record_take, record_voiceover
@@ -13,7 +15,7 @@ from moltpipe.ledger.production import UnknownEpisode, load_production
 from moltpipe.ledger.schema import clip_variants, takes, voiceovers
 from moltpipe.ledger.shots import ShotsInUse, WrongEpisode, write_shots
 from moltpipe.studio.records import Claim, Episode, Shot, Variant, Word
-from moltpipe_tests.ledger.beginnings import claimed, episode_script, one, pilot, series, stored
+from moltpipe_tests.ledger.beginnings import claimed, episode_script, one, pilot, series, stored, submitted
 
 WORDS = (Word("salt", 0.0, 0.4), Word("wind", 0.4, 0.9))
 
@@ -119,6 +121,25 @@ def test_the_newest_voiceover_is_the_one_that_counts(
         assert newest.take_number == 2
         assert newest.words == WORDS
         assert load_production(db, episodes[0].partition_key).voiceovers == {shots[1].id: newest}
+
+
+def test_two_episodes_that_say_the_same_line_do_not_wait_for_each_other(
+    database: Database, episodes: list[Episode], at_work: tuple[Claim, tuple[Shot, ...]]
+) -> None:
+    """The incident: both rows pointed at the one paid call and then wanted its row; Postgres ended one of the runs."""
+    claim, shots = at_work
+    with database.begin() as db:
+        other_claim, other_shots = claimed(db, episodes[1], "run-2")
+        call = submitted(db)
+        mark_succeeded(db, call.id, Decimal(1))
+        mark_ingested(db, call.id, {})
+    with database.begin() as db, database.begin() as other:
+        for connection in (db, other):
+            connection.execute(sa.text("SET LOCAL lock_timeout = '2s'"))
+        record_voiceover(db, claim, shots[0].id, stored("one"), 1.5, WORDS, provider_job_id=call.id)
+        record_voiceover(other, other_claim, other_shots[0].id, stored("two"), 1.5, WORDS, provider_job_id=call.id)
+        mark_ingested(db, call.id)
+        mark_ingested(other, call.id)
 
 
 def test_recording_the_same_again_changes_nothing(database: Database, at_work: tuple[Claim, tuple[Shot, ...]]) -> None:
