@@ -38,6 +38,9 @@ PROBE = timedelta(seconds=60)
 _DOUBLINGS = 8
 DOUBT = timedelta(minutes=3)
 """How long a call that may have been accepted counts as in flight: one that waits for a person must not stop others."""
+STILL_WAITING = timedelta(seconds=3)
+"""How long a call that was told to wait keeps its place in the queue. It asks again every second while somebody is
+there to send it: that its run is alive would say less, which may rest for a minute after its provider refused it."""
 FAULTS = 5
 """Faults in a row after which the provider is left alone for a while."""
 
@@ -106,6 +109,9 @@ class AccountState:
 def start_call(db: Connection, call_id: UUID, limits: StartLimits) -> Started | NotYet:
     """Let a claimed call's request leave, if its account allows it at this moment. Commit before it does.
 
+    Who claimed first goes first, among those that wait. Places used to go to whoever asked in the right moment: five
+    episodes that needed the same voices all had theirs at the end, and no camera had anything to do until then.
+
     After a circuit's rest one call at a time tries whether the provider is well again, until one succeeds.
 
     Raises:
@@ -120,8 +126,9 @@ def start_call(db: Connection, call_id: UUID, limits: StartLimits) -> Started | 
     call = lock_call(db, call_id)
     if call.state is not CallState.CLAIMED:
         raise IllegalTransition(call_id, call.state, CallState.SUBMITTING)
-    hindrance = _hindrance(row, now) or _full(db, call, account, limits, now) or _too_soon(row, now)
+    hindrance = _hindrance(row, now) or _no_place(db, call, account, limits, now) or _too_soon(row, now)
     if hindrance is not None:
+        db.execute(sa.update(provider_jobs).where(provider_jobs.c.id == call_id).values(asked_at=now))
         return hindrance
     started = mark_submitting(db, call_id)
     left_at = started.left_at or now
@@ -224,23 +231,35 @@ def _hindrance(row: Row[Any], now: datetime) -> NotYet | None:
     return None
 
 
-def _full(db: Connection, call: Call, account: str, limits: StartLimits, now: datetime) -> NotYet | None:
-    of_account = (provider_jobs.c.account == account, provider_jobs.c.id != call.id)
+def _no_place(db: Connection, call: Call, account: str, limits: StartLimits, now: datetime) -> NotYet | None:
+    """Whether the account is full, or its free places are for calls that came earlier."""
     at_provider = sa.and_(provider_jobs.c.state.in_(_AT_PROVIDER), provider_jobs.c.left_at > now - limits.deadline)
     in_doubt = sa.and_(
         provider_jobs.c.state == CallState.AMBIGUOUS.value,
         provider_jobs.c.left_at > now - min(DOUBT, limits.deadline),
     )
+    in_flight = at_provider | in_doubt
     attended = provider_jobs.c.episode_id.is_(None) | sa.exists().where(
         production_jobs.c.episode_id == provider_jobs.c.episode_id,
         production_jobs.c.process_uuid == provider_jobs.c.process_uuid,
     )
-    in_flight, of_the_living = db.execute(
-        sa.select(sa.func.count(), sa.func.count().filter(attended)).where(*of_account, sa.or_(at_provider, in_doubt))
+    waits_ahead = sa.and_(
+        provider_jobs.c.state == CallState.CLAIMED.value,
+        provider_jobs.c.asked_at > now - STILL_WAITING,
+        sa.tuple_(provider_jobs.c.claimed_at, provider_jobs.c.id) < sa.tuple_(call.claimed_at, call.id),
+    )
+    taken, of_the_living, ahead = db.execute(
+        sa.select(
+            sa.func.count().filter(in_flight),
+            sa.func.count().filter(in_flight & attended),
+            sa.func.count().filter(waits_ahead),
+        ).where(provider_jobs.c.account == account, provider_jobs.c.id != call.id, in_flight | waits_ahead)
     ).one()
-    if in_flight < limits.max_concurrency:
+    if taken + ahead < limits.max_concurrency:
         return None
-    why = f"{in_flight} of {limits.max_concurrency} in flight"
+    why = f"{taken} of {limits.max_concurrency} in flight"
+    if taken < limits.max_concurrency:
+        return NotYet(None, f"{why}, {ahead} that came earlier are next")
     if of_the_living:
         return NotYet(None, why)
     return NotYet(None, f"{why}, all of them of runs that are gone", abandoned=True)

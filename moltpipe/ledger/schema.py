@@ -283,6 +283,8 @@ provider_jobs = sa.Table(
     # The run that the money is counted to: `process_uuid` passes on when another one goes on with the call.
     sa.Column("claimed_by", sa.Text),
     _time("left_at"),
+    # When it last asked for a place at its provider, and was told to wait.
+    _time("asked_at"),
     # What the engine made, with the key of its object; never an address, which may be signed.
     sa.Column("result", JSONB),
     _one_of("operation", "write", "speak", "film", "compose"),

@@ -123,6 +123,7 @@ class HostedCall(Generic[RequestT, ResultT]):
         self.request = request
         self.intent = intent
         self.file: Path | None = None
+        self._turnstile = work.turnstiles[hosting.account]
         self._call: Call | None = None
         self._sendings = 0
         self._jobs = 0
@@ -191,20 +192,28 @@ class HostedCall(Generic[RequestT, ResultT]):
 
     async def _send(self, call: Call) -> Call:
         """Wait for a place, let the request leave, and write down the id that comes back."""
-        async with contextlib.AsyncExitStack() as gate:
-            if self.hosting.start_delay:
-                # Held until the provider has answered: a moment that is only reckoned is not kept by a busy machine.
-                await self._enter(gate)
-            async with self._sending(call.id):
-                started = await self._start(call)
-                if not isinstance(started, NotYet):
-                    self._sendings += 1
-                    try:
-                        return await self._submit(started, gate)
-                    except EngineError as error:
-                        return await self._refused(started, error)
-        await self._wait_for_place(started)
-        return call
+        async with contextlib.AsyncExitStack() as turn:
+            await turn.enter_async_context(self._turnstile.turn())
+            return await self._send_in_turn(call, turn)
+
+    async def _send_in_turn(self, call: Call, turn: contextlib.AsyncExitStack) -> Call:
+        """Ask until there is a place, then let the next call ask while this one's request leaves."""
+        while True:
+            self._turnstile.before_asking()
+            async with contextlib.AsyncExitStack() as gate:
+                if self.hosting.start_delay:
+                    # Held until the provider has answered: a busy machine does not keep a moment that is only reckoned.
+                    await self._enter(gate)
+                async with self._sending(call.id):
+                    started = await self._start(call)
+                    if not isinstance(started, NotYet):
+                        await turn.aclose()
+                        self._sendings += 1
+                        try:
+                            return await self._submit(started, gate)
+                        except EngineError as error:
+                            return await self._refused(started, error)
+            await self._wait_for_place(started)
 
     async def _enter(self, gate: contextlib.AsyncExitStack) -> None:
         """Into the one place from which the account's requests leave, unless a process hangs there."""
@@ -216,7 +225,7 @@ class HostedCall(Generic[RequestT, ResultT]):
             why = (
                 f"for {GATE_PATIENCE_S:g} s other runs have been at the start of account {account}: end one that hangs"
             )
-            raise self._later(why) from None
+            raise self._turnstile.closed_by(self._later(why)) from None
 
     async def _start(self, call: Call) -> Call | NotYet:
         limits = StartLimits(self.hosting.max_concurrency, self.hosting.start_delay, self.hosting.deadline)
@@ -245,11 +254,12 @@ class HostedCall(Generic[RequestT, ResultT]):
     async def _wait_for_place(self, not_yet: NotYet) -> None:
         wait = not_yet.wait or timedelta(seconds=ROUND_S)
         if not_yet.blocked and wait > PATIENCE_WHEN_BLOCKED:
-            raise EngineBlocked(self.engine.name, not_yet.why, datetime.now(UTC) + wait)
+            raise self._turnstile.closed_by(EngineBlocked(self.engine.name, not_yet.why, datetime.now(UTC) + wait))
         self._abandoned_since = (self._abandoned_since or time.monotonic()) if not_yet.abandoned else None
         if self._abandoned_since and time.monotonic() - self._abandoned_since > PATIENCE_WITH_THE_DEAD_S:
-            raise EngineBlocked(self.engine.name, not_yet.why, datetime.now(UTC) + REST_FROM_THE_DEAD)
-        await asyncio.sleep(min(wait.total_seconds(), ROUND_S))
+            rested = datetime.now(UTC) + REST_FROM_THE_DEAD
+            raise self._turnstile.closed_by(EngineBlocked(self.engine.name, not_yet.why, rested))
+        await self._turnstile.until_freed(min(wait.total_seconds(), ROUND_S))
 
     async def _never_left(self, call_id: UUID) -> None:
         """Without this word, a person would have to say what became of a request that nobody sent."""
@@ -344,7 +354,9 @@ class HostedCall(Generic[RequestT, ResultT]):
                     pause = timedelta(seconds=self._pause_s(error))
                     await written(database, accounts.block_account, account, pause, error.message)
                 log.info("call refused for now", extra={"why": error.message, "error_class": error.error_class.value})
-                return await written(database, calls.mark_unsent, call.id)
+                unsent = await written(database, calls.mark_unsent, call.id)
+                self._turnstile.note_freed()
+                return unsent
             case ErrorClass.AUTH | ErrorClass.QUOTA:
                 await written(database, accounts.open_circuit, account, error.message)
             case ErrorClass.PROVIDER_FAULT:
@@ -483,6 +495,7 @@ class HostedCall(Generic[RequestT, ResultT]):
         billed = getattr(result, "billed_usd", None)
         cost = self.intent.quote_usd if billed is None else billed
         done = await written(self.line.database, calls.mark_succeeded, call.id, cost or Decimal(0))
+        self._turnstile.note_freed()
         log.info("call finished", extra=outcome_of(done))
         await written(self.line.database, accounts.note_success, self.hosting.account, call.left_at)
         return done
@@ -542,6 +555,7 @@ class HostedCall(Generic[RequestT, ResultT]):
         failed = await written(
             self.line.database, calls.mark_failed, call.id, error.error_class.value, error.message, error.cost_usd
         )
+        self._turnstile.note_freed()
         log.warning("call failed", extra=outcome_of(failed))
         return failed
 

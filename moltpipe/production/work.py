@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bound_contextvars
@@ -25,6 +26,7 @@ from moltpipe.ledger.spending import BudgetReached
 from moltpipe.media.errors import DeliveryRefused
 from moltpipe.production.line import Line
 from moltpipe.production.partial import SomeFailed
+from moltpipe.production.turnstile import Turnstile
 from moltpipe.studio.narration import LengthOutOfBounds
 from moltpipe.studio.records import Claim, Production
 
@@ -54,6 +56,8 @@ class Work:
     production: Production
     ended_by_a_person: Callable[[], bool] = lambda: False
     """Whether somebody ended the run, rather than the process that it is in."""
+    turnstiles: defaultdict[str, Turnstile] = field(default_factory=lambda: defaultdict(Turnstile))
+    """By account."""
 
     def reload(self) -> Production:
         """What the ledger knows now."""

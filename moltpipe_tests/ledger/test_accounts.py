@@ -101,15 +101,47 @@ def test_a_call_that_may_leave_counts_as_having_left(db: sa.Connection) -> None:
 
 def test_as_many_are_in_flight_as_the_account_allows(db: sa.Connection) -> None:
     two = StartLimits(2, timedelta(0), timedelta(hours=1))
-    first, second = started(db, two), started(db, two)
-    full = kept_waiting(db, two)
-    assert (full.wait, full.why, full.blocked) == (None, "2 of 2 in flight", False)
+    first, second, third = started(db, two), started(db, two), claimed(db)
+    assert start_call(db, third.id, two) == NotYet(None, "2 of 2 in flight")
     mark_submitted(db, first.id, "job-1")
-    assert isinstance(start(db, two), NotYet)
+    assert isinstance(start_call(db, third.id, two), NotYet)
     mark_ambiguous(db, second.id, "no answer")
-    assert isinstance(start(db, two), NotYet)
+    assert isinstance(start_call(db, third.id, two), NotYet)
     mark_succeeded(db, first.id, Decimal(1))
-    started(db, two)
+    assert isinstance(start_call(db, third.id, two), Started)
+
+
+def test_a_free_place_goes_to_the_call_that_waits_longest(db: sa.Connection) -> None:
+    two = StartLimits(2, timedelta(0), timedelta(hours=1))
+    at_work = [started(db, two), started(db, two)]
+    early, middle, late = claimed(db), claimed(db), claimed(db)
+    for call in (late, early, middle):
+        assert isinstance(start_call(db, call.id, two), NotYet)
+    for call in at_work:
+        mark_submitted(db, call.id, f"job-{call.id}")
+        mark_succeeded(db, call.id, Decimal(1))
+    assert start_call(db, late.id, two) == NotYet(None, "0 of 2 in flight, 2 that came earlier are next")
+    assert isinstance(start_call(db, middle.id, two), Started)
+    assert isinstance(start_call(db, late.id, two), NotYet)
+    assert isinstance(start_call(db, early.id, two), Started)
+
+
+def test_nobody_waits_for_a_call_that_no_longer_asks(db: sa.Connection) -> None:
+    """Its process has died, or its provider has asked it to wait: the row alone would keep its place for ever."""
+    alone = StartLimits(1, timedelta(0), timedelta(hours=1))
+    at_work, gone, late = started(db, alone), claimed(db), claimed(db)
+    assert isinstance(start_call(db, gone.id, alone), NotYet)
+    mark_submitted(db, at_work.id, "job-1")
+    mark_succeeded(db, at_work.id, Decimal(1))
+    assert isinstance(start_call(db, late.id, alone), NotYet)
+    db.execute(sa.text("UPDATE provider_jobs SET asked_at = asked_at - interval '3 seconds'"))
+    assert isinstance(start_call(db, late.id, alone), Started)
+
+
+def test_nobody_waits_for_a_call_that_has_not_asked_yet(db: sa.Connection) -> None:
+    alone = StartLimits(1, timedelta(0), timedelta(hours=1))
+    claimed(db)
+    started(db, alone)
 
 
 def test_a_call_that_is_sent_again_does_not_stand_in_its_own_way(db: sa.Connection) -> None:
@@ -128,9 +160,10 @@ def test_after_its_deadline_a_lost_call_takes_no_place(db: sa.Connection) -> Non
 def test_a_call_that_waits_for_a_person_does_not_stop_the_others(db: sa.Connection) -> None:
     alone = StartLimits(1, timedelta(0), timedelta(hours=1))
     mark_ambiguous(db, started(db, alone).id, "no answer")
-    assert isinstance(start(db, alone), NotYet)
+    next_one = claimed(db)
+    assert isinstance(start_call(db, next_one.id, alone), NotYet)
     db.execute(sa.text("UPDATE provider_jobs SET left_at = left_at - interval '181 seconds'"))
-    started(db, alone)
+    assert isinstance(start_call(db, next_one.id, alone), Started)
 
 
 def test_accounts_do_not_wait_for_each_other(db: sa.Connection) -> None:

@@ -465,15 +465,19 @@ async def test_a_process_that_hangs_at_the_start_of_an_account_is_named_and_not_
     assert await on_set.film() == 1
 
 
+def with_one_place(line: Line, provider: FakeReplicate) -> Line:
+    account = ReplicateAccount(
+        base_url=f"{provider.base}/v1", api_key=SecretStr(KEY), start_delay_ms=0, max_concurrency=1
+    )
+    return replace(line, crew=replace(line.crew, camera=Replicate(account)))
+
+
 async def test_a_run_makes_room_where_only_a_run_in_the_queue_can_free_a_place(
     line: Line, provider: FakeReplicate, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And waits where the run that holds the place is at work."""
     monkeypatch.setattr(hosted, "PATIENCE_WITH_THE_DEAD_S", 0.2)
-    account = ReplicateAccount(
-        base_url=f"{provider.base}/v1", api_key=SecretStr(KEY), start_delay_ms=0, max_concurrency=1
-    )
-    set_up = replace(line, crew=replace(line.crew, camera=Replicate(account)))
+    set_up = with_one_place(line, provider)
     second, third = a_series(line.database)[1:3]
     with psycopg.connect(database_url) as db:
         for episode in (second, third):
@@ -619,3 +623,39 @@ async def test_a_lost_id_is_found_in_the_inbox_where_the_provider_cannot_be_aske
         record_event(db, "replicate", "msg_1", job, call["id"], "succeeded")
     assert await on_set.film() == 1
     assert on_set.provider.billed == 1
+
+
+async def test_a_call_that_ends_wakes_the_one_that_waits_for_its_place(
+    line: Line, provider: FakeReplicate, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosted, "ROUND_S", 600.0)
+    episode = one_shot_episode(line.database, database_url)
+    with psycopg.connect(database_url) as db:
+        for number in (2, 3):
+            add_shot(db, episode.id, number)
+    on_set = Set(with_one_place(line, provider), episode, provider, database_url)
+    async with asyncio.timeout(60):
+        assert await on_set.film() == 3
+    assert provider.most_in_flight == 1
+
+
+async def test_an_episode_that_came_first_gets_all_its_takes_first(
+    line: Line, provider: FakeReplicate, database_url: str
+) -> None:
+    """The incident: five episodes shared the voices evenly, so all had theirs at the end, and no camera worked until
+    then."""
+    set_up = with_one_place(line, provider)
+    first, second = a_series(line.database)[1:3]
+    with psycopg.connect(database_url) as db:
+        for episode in (first, second):
+            for number in (1, 2, 3):
+                add_shot(db, episode.id, number)
+    early, late = (Set(set_up, episode, provider, database_url) for episode in (first, second))
+    provider.latency_s = 0.5
+    filming = asyncio.create_task(early.film())
+    while len(early.query("SELECT 1 FROM provider_jobs WHERE episode_id IS NOT NULL")) < 3:  # noqa: ASYNC110 - a row has no event
+        await asyncio.sleep(0.01)
+    assert await late.film() == 3
+    assert await filming == 3
+    order = [call["episode_id"] for call in early.query("SELECT episode_id FROM provider_jobs ORDER BY left_at")]
+    assert order == [first.id] * 3 + [second.id] * 3
