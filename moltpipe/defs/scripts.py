@@ -34,8 +34,11 @@ async def episode_script(
     Of an audio series, the passages of the submitted narration.
     """
     async with work_in(context, line) as work:
-        screenplay = await write_episode(work, regenerate=config.regenerate)
-        image = await asyncio.to_thread(poster, screenplay.production.series)
+        screenplay, image = await asyncio.gather(
+            write_episode(work, regenerate=config.regenerate),
+            # Drawn while the screenwriter writes.
+            asyncio.to_thread(poster, work.production.series),
+        )
     return dg.MaterializeResult(metadata=_report(screenplay, image, line))
 
 

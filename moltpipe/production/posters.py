@@ -29,7 +29,8 @@ def ensure_poster(line: Line, series: Series) -> None:
         return
     with tempfile.TemporaryDirectory(dir=line.workdir) as folder:
         file = Path(folder) / "poster.png"
-        poster(series).save(file, optimize=True)
+        # Not `optimize`: it takes a second to save a twentieth, and the whole series waits for its pilot.
+        poster(series).save(file)
         stored = line.store.put(file, lambda sha256: poster_key(series.id, sha256))
     with line.database.begin() as db:
         set_poster(db, series.id, stored)
