@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,8 @@ from moltpipe.runtime.services import mend, open_store
 from moltpipe.settings import Settings
 
 DEFINITIONS = "moltpipe.definitions"
+CODE_SERVER = ("moltpipe.runtime.code_server",)
+"""What serves the definitions: a module, and its first arguments."""
 DEFAULT_PORT = 3000
 _PORTS_TRIED = 100
 
@@ -284,6 +286,7 @@ def stack(
     port: int | None = None,
     *,
     module: str = DEFINITIONS,
+    code_server: Sequence[str] = CODE_SERVER,
     instance_yaml: Path | None = None,
     say: Say = lambda _: None,
 ) -> Iterator[Stack]:
@@ -293,6 +296,7 @@ def stack(
         settings: Which DATA_DIR, and which services are not ours.
         port: The webserver's; None or 0 for 3000 or the next free one.
         module: Whose definitions the code server serves.
+        code_server: Another one than ours, such as Dagster's own.
         instance_yaml: Another `dagster.yaml` than the project's.
         say: Told, in one line each, what the operator should know.
 
@@ -323,7 +327,7 @@ def stack(
         listen, hold = os.pipe()
         held.callback(os.close, hold)
         held.callback(os.close, listen)
-        running = Stack(house, chosen, say, listen, processes, _members(settings, chosen, module))
+        running = Stack(house, chosen, say, listen, processes, _members(settings, chosen, module, code_server))
         held.callback(running.end)
         running.start()
         os.write(up.fd, running.url.encode())
@@ -358,7 +362,7 @@ def _reserved(port: int, held: ExitStack) -> bool:
     return lock.try_take()
 
 
-def _members(settings: Settings, port: int, module: str) -> dict[str, _Member]:
+def _members(settings: Settings, port: int, module: str, code_server: Sequence[str]) -> dict[str, _Member]:
     """The three processes, in the order in which they start."""
     data_dir, code_port = settings.data_dir, free_ports(1)[0]
     workspace = data_dir / "dagster" / "workspace.yaml"
@@ -372,7 +376,7 @@ def _members(settings: Settings, port: int, module: str) -> dict[str, _Member]:
         # When the process behind it was killed, the proxy lived on, and no sensor, run or check was ever begun again.
         "code-server": (
             [
-                *python, "dagster", "api", "grpc", "--host", LOOPBACK, "--port", str(code_port),
+                *python, *code_server, "--host", LOOPBACK, "--port", str(code_port),
                 "--module-name", module, "--location-name", "moltpipe",
                 "--use-python-environment-entry-point", "--lazy-load-user-code", *lines,
             ],

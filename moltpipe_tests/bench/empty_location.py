@@ -1,6 +1,6 @@
 """A code location in which nothing is: Dagster's own price, for `bench.at_rest`.
 
-Here: a job of one step that does nothing, under both executors. Nothing of moltpipe is imported.
+Here: a job of one step that does nothing. Nothing of moltpipe is imported.
 """
 
 import dagster as dg
@@ -17,10 +17,4 @@ def nothing() -> None:
     do_nothing()
 
 
-@dg.job
-def nothing_by_default() -> None:
-    """One process for the run and one for the step."""
-    do_nothing()
-
-
-defs = dg.Definitions(jobs=[nothing, nothing_by_default])
+defs = dg.Definitions(jobs=[nothing])

@@ -20,7 +20,7 @@ import psutil
 
 from moltpipe.ledger.database import Database
 from moltpipe.runtime.ports import free_ports
-from moltpipe.runtime.stack import DEFINITIONS, Stack, stack
+from moltpipe.runtime.stack import CODE_SERVER, DEFINITIONS, Stack, stack
 from moltpipe.settings import load_settings
 
 T = TypeVar("T")
@@ -68,7 +68,13 @@ class Rest:
 
 
 @contextmanager
-def a_stack(folder: Path, variables: Mapping[str, str] | None = None, *, module: str = DEFINITIONS) -> Iterator[Stack]:
+def a_stack(
+    folder: Path,
+    variables: Mapping[str, str] | None = None,
+    *,
+    module: str = DEFINITIONS,
+    code_server: Sequence[str] = CODE_SERVER,
+) -> Iterator[Stack]:
     """A stack on embedded services for the length of a block; what the operator's shell has set does not reach it.
 
     The folder keeps the instance: the next stack in it goes on with the same Postgres and S3. The port is any free
@@ -78,7 +84,7 @@ def a_stack(folder: Path, variables: Mapping[str, str] | None = None, *, module:
     environ |= {"MOLTPIPE_DATA_DIR": str(folder / "studio"), **(variables or {})}
     with (
         patch.dict(os.environ, environ, clear=True),
-        stack(load_settings(), free_ports(1)[0], module=module) as running,
+        stack(load_settings(), free_ports(1)[0], module=module, code_server=code_server) as running,
     ):
         yield running
 
@@ -162,10 +168,13 @@ def await_no_runs(running: Stack) -> None:
 
 def _workers(running: Stack) -> list[psutil.Process]:
     found = []
-    for one in psutil.Process(running.pids["code-server"]).children(recursive=True):
+    for one in psutil.Process(running.pids["code-server"]).children():
         with suppress(psutil.Error):
-            if "spawn_main" in " ".join(one.cmdline()):
+            began_by = " ".join(one.cmdline())
+            if "multiprocessing.spawn" in began_by:
                 found.append(one)
+            elif "multiprocessing.forkserver" in began_by:
+                found += one.children()
     return found
 
 

@@ -251,7 +251,7 @@ def _episode(number: int, made: Mapping[str, float]) -> Wanted:
 )
 def first_call_against_bare_start(took: Mapping[str, Measurement]) -> float:
     waited_s = took["series"].details["first_call_s"] - SENSOR_INTERVAL_S
-    return waited_s / took["empty stack"].details["start_s"]
+    return waited_s / took["empty stack"].details["bare_start_s"]
 
 
 @finding("first engine call", "from the period's end to the first request", needs=("series",), unit="s")

@@ -193,7 +193,7 @@ DAMAGES: tuple[Damage, ...] = (
     Damage("disk full", _disk_full, lambda world: world.disk.cannot_fill),
     Damage("no room for files", _no_room_for_files),
     Damage("daemon killed", _killed("dagster._daemon")),
-    Damage("code server killed", _killed("api", "grpc")),
+    Damage("code server killed", _killed("code_server")),
     Damage("run killed", _worker_killed),
     Damage("run paused", _worker_paused),
     Damage("everything killed", _everything_killed),

@@ -177,7 +177,11 @@ class Up:
 
     def workers(self) -> list[psutil.Process]:
         """Processes in which a run is at work."""
-        return self.members("multiprocessing.spawn", "spawn_main")
+        found = []
+        for begins_them in self.members("multiprocessing.forkserver"):
+            with suppress(psutil.Error):
+                found += [one for one in begins_them.children() if "forkserver" in " ".join(one.cmdline())]
+        return found
 
     def _supervise(self) -> None:
         while not self._ending.is_set():

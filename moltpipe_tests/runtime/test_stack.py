@@ -24,25 +24,33 @@ from moltpipe_tests.runtime.living import alive
 pytestmark = pytest.mark.e2e
 
 _DEFINITIONS = """
+import os
 import time
 import dagster as dg
 
+IMPORTED_BY = os.getpid()
+
 @dg.asset
-def quick() -> int:
-    return 1
+def quick() -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata={"imported_by": IMPORTED_BY, "runs_in": os.getpid()})
 
 @dg.asset
 def slow() -> None:
     time.sleep(120)
 
 defs = dg.Definitions(
-    assets=[quick, slow], jobs=[dg.define_asset_job("q", [quick]), dg.define_asset_job("s", [slow])]
+    assets=[quick, slow],
+    jobs=[dg.define_asset_job("q", [quick]), dg.define_asset_job("s", [slow])],
+    executor=dg.in_process_executor,
 )
 """
 
 _LAUNCH = """mutation ($job: String!) { launchRun(executionParams: {
   selector: {repositoryLocationName: "moltpipe", repositoryName: "__repository__", jobName: $job} runConfigData: {}
 }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+
+_MATERIALIZED = """{ assetOrError(assetKey: {path: ["quick"]}) { ... on Asset {
+  assetMaterializations { metadataEntries { label ... on IntMetadataEntry { intValue } } } } } }"""
 
 _STATUS = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"""
 
@@ -134,6 +142,20 @@ def test_what_runs_under_the_code_server_may_be_killed_as_well(up: Stack) -> Non
         one.kill()
     run_id = _launch_when_loaded(up, "q")
     _await(lambda: _status(up, run_id) == "SUCCESS")
+
+
+def test_a_run_begins_with_everything_imported(up: Stack) -> None:
+    run_id = _launch(up, "q")
+    _await(lambda: _status(up, run_id) == "SUCCESS")
+    entries = up.graphql(_MATERIALIZED)["assetOrError"]["assetMaterializations"][0]["metadataEntries"]
+    pids = {entry["label"]: entry["intValue"] for entry in entries}
+    assert pids["imported_by"] not in (pids["runs_in"], up.pids["code-server"])
+
+
+def test_dagsters_own_code_server_serves_as_well(settings: Settings) -> None:
+    with stack(settings, module="toy_definitions", code_server=("dagster", "api", "grpc")) as running:
+        run_id = _launch(running, "q")
+        _await(lambda: _status(running, run_id) == "SUCCESS")
 
 
 def _answers(running: Stack) -> bool:
