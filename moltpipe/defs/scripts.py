@@ -12,7 +12,7 @@ from moltpipe.defs.reports import Metadata, cost, link, picture, table
 from moltpipe.defs.sizing import pod_of
 from moltpipe.defs.voting import LIMITED_SERIES
 from moltpipe.production.line import Line
-from moltpipe.production.posters import poster
+from moltpipe.production.posters import SMALL, poster
 from moltpipe.production.screenwriting import Screenplay, write_episode
 from moltpipe.studio.narration import AUDIO
 from moltpipe.studio.screenplay import spoken_line
@@ -37,7 +37,7 @@ async def episode_script(
         screenplay, image = await asyncio.gather(
             write_episode(work, regenerate=config.regenerate),
             # Drawn while the screenwriter writes.
-            asyncio.to_thread(poster, work.production.series),
+            asyncio.to_thread(poster, work.production.series, SMALL),
         )
     return dg.MaterializeResult(metadata=_report(screenplay, image, line))
 

@@ -28,7 +28,7 @@ from moltpipe.ledger.calls import (
     lock_call,
     mark_submitting,
 )
-from moltpipe.ledger.schema import engine_accounts, production_jobs, provider_jobs
+from moltpipe.ledger.schema import engine_accounts, engine_queues, production_jobs, provider_jobs
 from moltpipe.ledger.text import storable
 
 _AT_PROVIDER = sorted(state.value for state in AT_PROVIDER)
@@ -39,8 +39,8 @@ _DOUBLINGS = 8
 DOUBT = timedelta(minutes=3)
 """How long a call that may have been accepted counts as in flight: one that waits for a person must not stop others."""
 STILL_WAITING = timedelta(seconds=3)
-"""How long a call that was told to wait keeps its place in the queue. It asks again every second while somebody is
-there to send it: that its run is alive would say less, which may rest for a minute after its provider refused it."""
+"""How long the calls of a process keep their place in the queue after one of them has asked. While there is somebody to
+send them one asks every second; that their run is alive would say less, which may rest where a provider refused it."""
 FAULTS = 5
 """Faults in a row after which the provider is left alone for a while."""
 
@@ -109,8 +109,8 @@ class AccountState:
 def start_call(db: Connection, call_id: UUID, limits: StartLimits) -> Started | NotYet:
     """Let a claimed call's request leave, if its account allows it at this moment. Commit before it does.
 
-    Who claimed first goes first, among those that wait. Places used to go to whoever asked in the right moment: five
-    episodes that needed the same voices all had theirs at the end, and no camera had anything to do until then.
+    Of different processes that wait, who claimed first goes first. Places used to go to whoever asked in the right
+    moment: five episodes that needed the same voices all had theirs at the end, and no camera worked until then.
 
     After a circuit's rest one call at a time tries whether the provider is well again, until one succeeds.
 
@@ -126,9 +126,9 @@ def start_call(db: Connection, call_id: UUID, limits: StartLimits) -> Started | 
     call = lock_call(db, call_id)
     if call.state is not CallState.CLAIMED:
         raise IllegalTransition(call_id, call.state, CallState.SUBMITTING)
+    _queue(db, account, call.process_uuid, now)
     hindrance = _hindrance(row, now) or _no_place(db, call, account, limits, now) or _too_soon(row, now)
     if hindrance is not None:
-        db.execute(sa.update(provider_jobs).where(provider_jobs.c.id == call_id).values(asked_at=now))
         return hindrance
     started = mark_submitting(db, call_id)
     left_at = started.left_at or now
@@ -243,9 +243,15 @@ def _no_place(db: Connection, call: Call, account: str, limits: StartLimits, now
         production_jobs.c.episode_id == provider_jobs.c.episode_id,
         production_jobs.c.process_uuid == provider_jobs.c.process_uuid,
     )
+    asks = sa.exists().where(
+        engine_queues.c.account == account,
+        engine_queues.c.process_uuid == provider_jobs.c.process_uuid,
+        engine_queues.c.asked_at > now - STILL_WAITING,
+    )
     waits_ahead = sa.and_(
         provider_jobs.c.state == CallState.CLAIMED.value,
-        provider_jobs.c.asked_at > now - STILL_WAITING,
+        provider_jobs.c.process_uuid != call.process_uuid,
+        asks,
         sa.tuple_(provider_jobs.c.claimed_at, provider_jobs.c.id) < sa.tuple_(call.claimed_at, call.id),
     )
     taken, of_the_living, ahead = db.execute(
@@ -263,6 +269,17 @@ def _no_place(db: Connection, call: Call, account: str, limits: StartLimits, now
     if of_the_living:
         return NotYet(None, why)
     return NotYet(None, f"{why}, all of them of runs that are gone", abandoned=True)
+
+
+def _queue(db: Connection, account: str, process_uuid: str, now: datetime) -> None:
+    """Note that a process asks, and forget those that no longer do."""
+    db.execute(
+        insert(engine_queues)
+        .values(account=account, process_uuid=process_uuid, asked_at=now)
+        .on_conflict_do_update(constraint=engine_queues.primary_key, set_={"asked_at": now})
+    )
+    gone = sa.and_(engine_queues.c.account == account, engine_queues.c.asked_at < now - STILL_WAITING)
+    db.execute(sa.delete(engine_queues).where(gone))
 
 
 def _too_soon(row: Row[Any], now: datetime) -> NotYet | None:

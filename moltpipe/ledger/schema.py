@@ -283,8 +283,6 @@ provider_jobs = sa.Table(
     # The run that the money is counted to: `process_uuid` passes on when another one goes on with the call.
     sa.Column("claimed_by", sa.Text),
     _time("left_at"),
-    # When it last asked for a place at its provider, and was told to wait.
-    _time("asked_at"),
     # What the engine made, with the key of its object; never an address, which may be signed.
     sa.Column("result", JSONB),
     _one_of("operation", "write", "speak", "film", "compose"),
@@ -336,6 +334,15 @@ engine_accounts = sa.Table(
     sa.Column("faults_in_a_row", sa.Integer, nullable=False, server_default="0"),
     _time("probing_until"),
     sa.CheckConstraint("circuit_opened >= 0 AND faults_in_a_row >= 0", name="counts"),
+)
+
+engine_queues = sa.Table(
+    "engine_queues",
+    metadata,
+    # A row per process that asks an account for places, until it has not asked for a while.
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("process_uuid", sa.Text, primary_key=True),
+    _time("asked_at", nullable=False),
 )
 
 provider_events = sa.Table(

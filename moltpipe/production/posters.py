@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from moltpipe.engines.storyboard.poster import draw_poster
+from moltpipe.engines.storyboard.poster import SIZE, draw_poster
 from moltpipe.ledger.series import set_poster
 from moltpipe.media.stills import contact_sheet
 from moltpipe.media.waveform import waveform
@@ -17,10 +17,15 @@ from moltpipe.studio.keys import poster_key
 from moltpipe.studio.records import Production, Series
 from moltpipe.studio.timing import timeline
 
+SMALL = (300, 450)
+"""Large enough to look at beside a script, and drawn in a quarter of the time."""
 
-def poster(series: Series) -> Image.Image:
+
+def poster(series: Series, size: tuple[int, int] = SIZE) -> Image.Image:
     """The poster as the series' poster spec describes it, the same at every call."""
-    return draw_poster(series.title, series.logline, series.genre, series.poster_spec, credit=series.agent_name)
+    return draw_poster(
+        series.title, series.logline, series.genre, series.poster_spec, credit=series.agent_name, size=size
+    )
 
 
 def ensure_poster(line: Line, series: Series) -> None:

@@ -1,4 +1,4 @@
-"""First come, first served: when a call that waits for a place at its provider last asked for one.
+"""First come, first served: which processes have calls that wait for a place at a provider.
 
 Here: SQL as it was on that day, as in the first revision.
 """
@@ -12,7 +12,16 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+STATEMENT = """
+CREATE TABLE engine_queues (
+    account TEXT NOT NULL,
+    process_uuid TEXT NOT NULL,
+    asked_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT pk_engine_queues PRIMARY KEY (account, process_uuid)
+)
+"""
+
 
 def upgrade() -> None:
-    """Add when a waiting call last asked. Nothing is written to the rows that are there: none of them asks."""
-    op.get_bind().exec_driver_sql("ALTER TABLE provider_jobs ADD COLUMN asked_at TIMESTAMP WITH TIME ZONE")
+    """Add who waits where."""
+    op.get_bind().exec_driver_sql(STATEMENT)
