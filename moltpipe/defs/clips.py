@@ -13,6 +13,9 @@ from moltpipe.engines import stock
 from moltpipe.production.filming import Filming, film_shots
 from moltpipe.production.line import Line
 
+_CUTTING = "stitched_episode"
+"""The asset that comes next, in a run that has it."""
+
 
 @dg.asset(
     partitions_def=EPISODES,
@@ -27,7 +30,8 @@ async def clips(
 ) -> dg.MaterializeResult[None]:
     """One conformed take for every shot of every variant: four variants for a pilot, one for the others."""
     async with work_in(context, line) as work:
-        filming = await film_shots(work, regenerate=config.regenerate)
+        cut_ahead = context.job_def.has_node_named(_CUTTING)
+        filming = await film_shots(work, regenerate=config.regenerate, cut_ahead=cut_ahead)
     return dg.MaterializeResult(metadata=_report(filming, line))
 
 

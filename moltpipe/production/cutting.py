@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,13 +74,18 @@ async def cut_variants(work: Work, *, regenerate: bool) -> Cutting:
     cuts: list[Cut] = []
     if todo:
         with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder:
-            room = await offload(_set_up, work.line, production, Path(folder), made_from)
+            room = await offload(set_up, work.line, production, Path(folder), made_from, work.line.desk())
+            ahead = {} if regenerate else work.line.cut_ahead
             try:
                 cuts = await all_or_named(
-                    "variants", [(f"variant {number}", _cut(work, room, number)) for number in todo]
+                    "variants",
+                    [
+                        (f"variant {number}", _cut(work, room, number, ahead.pop((number, made_from[number]), None)))
+                        for number in todo
+                    ],
                 )
             finally:
-                await _put_away(room.soundtracks.values())
+                await put_away(room)
     return Cutting(work.reload(), tuple(cuts), await asyncio.to_thread(spent, work, "compose"))
 
 
@@ -110,7 +115,7 @@ def ingredients(production: Production, variant_number: int, profile: Profile, f
 
 
 @dataclass(frozen=True)
-class _CuttingRoom:
+class CuttingRoom:
     """What all variants of an episode share: timing, speech, music and captions."""
 
     production: Production
@@ -127,7 +132,10 @@ class _CuttingRoom:
     """By the sounds of their clips: variants that differ in nothing that is heard share one."""
 
 
-def _set_up(line: Line, production: Production, folder: Path, made_from: Mapping[int, str]) -> _CuttingRoom:
+def set_up(
+    line: Line, production: Production, folder: Path, made_from: Mapping[int, str], desk: asyncio.Semaphore
+) -> CuttingRoom:
+    """What variants share, made in `folder`, which has to last as long as the room. `desk` is where the cores are."""
     voices = {shot_id: one.duration_seconds for shot_id, one in production.voiceovers.items()}
     timing = timeline(production.shots, voices, line.profile)
     spoken = [
@@ -140,25 +148,35 @@ def _set_up(line: Line, production: Production, folder: Path, made_from: Mapping
     write_vtt(shown, vtt)
     write_srt(shown, srt)
     cues = common_cues(line, production, {slot.shot_id: slot.voice_starts_at for slot in timing.slots}, folder)
-    return _CuttingRoom(production, folder, timing, cues, shown, vtt, srt, made_from, line.desk())
+    return CuttingRoom(production, folder, timing, cues, shown, vtt, srt, made_from, desk)
 
 
-async def _cut(work: Work, room: _CuttingRoom, variant_number: int) -> Cut:
+async def _cut(work: Work, room: CuttingRoom, variant_number: int, ahead: Print | None) -> Cut:
+    ready = ahead or await printed(work.line, room, variant_number)
+    return await offload(publish, work, variant_number, ready)
+
+
+async def printed(line: Line, room: CuttingRoom, variant_number: int) -> Print:
+    """Cut a variant and judge it. Nothing is stored or recorded.
+
+    Raises:
+        DeliveryRefused: the cut broke a rule of delivery.
+    """
     folder = room.folder / f"variant-{variant_number}"
     folder.mkdir()
 
     async def fit(slot: Slot) -> Path:
         async with room.desk:
-            return await offload(_fitted, work.line, room, slot, variant_number, folder)
+            return await offload(_fitted, line, room, slot, variant_number, folder)
 
-    soundtrack = _soundtrack(work.line, room, variant_number)
+    soundtrack = _soundtrack(line, room, variant_number)
     clips = await all_or_none([fit(slot) for slot in room.timing.slots])
     heard = await soundtrack
     async with room.desk:
-        return await offload(_deliver, work, room, variant_number, clips, heard, folder)
+        return await offload(_delivered, line, room, variant_number, clips, heard, folder)
 
 
-def _soundtrack(line: Line, room: _CuttingRoom, variant_number: int) -> asyncio.Task[Soundtrack]:
+def _soundtrack(line: Line, room: CuttingRoom, variant_number: int) -> asyncio.Task[Soundtrack]:
     """The task that mixes what is heard in a variant; the first one to ask starts it."""
     sounds = clip_sounds(room.production, variant_number) if line.finish.clip_sound else {}
     key = tuple(f"{number}:{sound.media.sha256}" for number, sound in sorted(sounds.items()))
@@ -178,15 +196,15 @@ def _soundtrack(line: Line, room: _CuttingRoom, variant_number: int) -> asyncio.
     return room.soundtracks[key]
 
 
-async def _put_away(tasks: Iterable[asyncio.Task[Soundtrack]]) -> None:
+async def put_away(room: CuttingRoom) -> None:
     """End what is still being mixed for a variant whose pictures failed: its folder is about to go."""
-    begun = list(tasks)
+    begun = list(room.soundtracks.values())
     for task in begun:
         task.cancel()
     await asyncio.gather(*begun, return_exceptions=True)
 
 
-def _fitted(line: Line, room: _CuttingRoom, slot: Slot, variant_number: int, folder: Path) -> Path:
+def _fitted(line: Line, room: CuttingRoom, slot: Slot, variant_number: int, folder: Path) -> Path:
     """A shot of a variant as it goes into the reel."""
     take = room.production.takes[slot.shot_id, variant_number]
     shot = next(shot for shot in room.production.shots if shot.id == slot.shot_id)
@@ -204,17 +222,17 @@ def _fitted(line: Line, room: _CuttingRoom, slot: Slot, variant_number: int, fol
     return captioned
 
 
-def _deliver(
-    work: Work, room: _CuttingRoom, variant_number: int, clips: list[Path], heard: Soundtrack, folder: Path
-) -> Cut:
-    profile, timing = work.line.profile, room.timing
+def _delivered(
+    line: Line, room: CuttingRoom, variant_number: int, clips: list[Path], heard: Soundtrack, folder: Path
+) -> Print:
+    profile, timing = line.profile, room.timing
     video, still = folder / "cut.mp4", folder / "thumbnail.jpg"
     seams = [
         Seam(position, slot.transition, slot.seam_frames)
         for position, slot in enumerate(timing.slots)
         if slot.seam_frames
     ]
-    burned = work.line.finish.burned_captions
+    burned = line.finish.burned_captions
     stitch(clips, heard.file, video, profile=profile, captions=room.srt, burned=burned, seams=seams)
     for clip in clips:
         clip.unlink()
@@ -223,12 +241,12 @@ def _deliver(
         frames=timing.frames,
         profile=profile,
         loudness_lufs=heard.loudness.aim_lufs,
-        asked=asked_of(room.production, variant_number, timing, work.line.finish),
+        asked=asked_of(room.production, variant_number, timing, line.finish),
         captions=room.shown,
-        ceiling_dbtp=work.line.finish.ceiling_dbtp,
+        ceiling_dbtp=line.finish.ceiling_dbtp,
     )
     thumbnail(video, still, avoid=transitions(timing))
-    ready = Print(
+    return Print(
         video=video,
         vtt=room.vtt,
         srt=room.srt,
@@ -238,4 +256,3 @@ def _deliver(
         delivery=delivery,
         loudness=heard.loudness,
     )
-    return publish(work, variant_number, ready)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +24,7 @@ from moltpipe.ledger.media import record_take
 from moltpipe.media.clip_sound import extract
 from moltpipe.media.offload import offload
 from moltpipe.media.probe import Probe, probe
+from moltpipe.production.ahead import cutting_ahead
 from moltpipe.production.answers import Answer, using
 from moltpipe.production.calls import Subject, call, spent
 from moltpipe.production.conforming import conformed
@@ -50,10 +52,11 @@ class Filming:
     """What this episode's takes have cost so far, of all cameras."""
 
 
-async def film_shots(work: Work, *, regenerate: bool) -> Filming:
+async def film_shots(work: Work, *, regenerate: bool, cut_ahead: bool = False) -> Filming:
     """Film every shot of every wanted variant that has no take yet, or each again as a new take.
 
-    Of a series that is only heard there is nothing to film.
+    Of a series that is only heard there is nothing to film. With `cut_ahead`, for a run that goes on with cutting,
+    variants are cut while others are still being filmed.
 
     Raises:
         NoShots: the episode has no script yet.
@@ -63,20 +66,34 @@ async def film_shots(work: Work, *, regenerate: bool) -> Filming:
     if production.series.medium == "audio":
         return Filming(production, (), Decimal(0))
     require_shots(production)
+    wanted = range(1, production.episode.variants_wanted + 1)
     todo = [
         (shot, variant_number)
-        for variant_number in range(1, production.episode.variants_wanted + 1)
+        for variant_number in wanted
         for shot in production.shots
         if regenerate or (shot.id, variant_number) not in production.takes
     ]
+    lacking = Counter(variant_number for _, variant_number in todo)
     drawing, desk = asyncio.Semaphore(work.line.calls_at_once), work.line.desk()
-    filmed = await all_or_named(
-        "takes",
-        [
-            (f"shot {shot.number} of variant {variant_number}", _film_shot(work, shot, variant_number, drawing, desk))
-            for shot, variant_number in todo
-        ],
-    )
+    async with cutting_ahead(work, desk) as ahead:
+
+        def begin(variant_number: int) -> None:
+            # The last one to be complete is cut by the next stage, which follows at once.
+            if cut_ahead and not lacking[variant_number] and lacking.total():
+                ahead.begin(variant_number)
+
+        async def film(shot: Shot, variant_number: int) -> Take:
+            take = await _film_shot(work, shot, variant_number, drawing, desk)
+            lacking[variant_number] -= 1
+            begin(variant_number)
+            return take
+
+        for variant_number in wanted:
+            begin(variant_number)
+        filmed = await all_or_named(
+            "takes",
+            [(f"shot {shot.number} of variant {number}", film(shot, number)) for shot, number in todo],
+        )
     return Filming(work.reload(), tuple(filmed), await asyncio.to_thread(spent, work, "film"))
 
 

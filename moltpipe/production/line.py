@@ -13,10 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moltpipe.engines import registry
 from moltpipe.engines.protocols import Camera, Composer, Screenwriter, Voice
@@ -31,6 +32,9 @@ from moltpipe.studio.cameras import camera_for
 from moltpipe.studio.finish import HOUSE_FINISH, Finish
 from moltpipe.studio.profiles import Profile
 from moltpipe.studio.records import Shot
+
+if TYPE_CHECKING:
+    from moltpipe.production.cuts import Print
 
 SCRATCH_LASTS_S = 2 * 24 * 3600
 """No run lasts so long; files in its scratch space come and go, so the folder's age is that of its last work."""
@@ -89,6 +93,8 @@ class Line:
     webhooks_url: str | None = None
     """Public address of `moltpipe webhooks`; None means that hosted engines are polled and nothing else."""
     finish: Finish = HOUSE_FINISH
+    cut_ahead: dict[tuple[int, str], Print] = field(default_factory=dict)
+    """Cuts made while others were still being filmed, by variant number and ingredients; they lie in `workdir`."""
 
     def desk(self) -> asyncio.Semaphore:
         """A fresh gate for work that keeps a core busy. Not kept: a semaphore belongs to one event loop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from moltpipe.studio.delivery import RULES
 from moltpipe.studio.finish import Finish
 from moltpipe.studio.profiles import Fit, parse_profile
 from moltpipe.studio.records import Episode, Production
+from moltpipe.studio.screenplay import PILOT_VARIANTS
 from moltpipe.studio.timing import timeline
 from moltpipe_tests.media.material import pictures
 from moltpipe_tests.stories import a_series
@@ -45,12 +47,23 @@ class SoundCamera(Animatic):
         return Filmed(file=file)
 
 
+class CoveredCamera(Animatic):
+    """The animatic with its lens cap on."""
+
+    def make(self, request: TakeRequest, bench: Bench) -> Filmed:
+        film = super().make(request, bench).local
+        file = bench.stem.with_suffix(".black.mp4")
+        run(["-i", url(film), "-vf", "lutyuv=y=16:u=128:v=128", "-an", url(file)], timeout_s=60)
+        film.unlink()
+        return Filmed(file=file)
+
+
 def known(line: Line, episode: Episode) -> Production:
     with line.database.begin() as db:
         return load_production(db, episode.partition_key)
 
 
-async def film_it(line: Line, episode: Episode) -> None:
+async def film_it(line: Line, episode: Episode, *, cut_ahead: bool = False) -> None:
     """Take an episode as far as its takes; three short shots are enough to see what a cut is."""
     async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
         await write_episode(work, regenerate=False)
@@ -61,7 +74,7 @@ async def film_it(line: Line, episode: Episode) -> None:
     async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
         await voice_shots(work, regenerate=False)
     async with work_on(line, episode.partition_key, process_uuid="a-run") as work:
-        await film_shots(work, regenerate=False)
+        await film_shots(work, regenerate=False, cut_ahead=cut_ahead)
 
 
 async def cut(line: Line, episode: Episode) -> Cutting:
@@ -96,6 +109,48 @@ async def test_a_cut_is_recorded_with_everything_that_the_gate_found(filmed: tup
     video = line.store.get(cutting.production.variants[1].video, room / "cut.mp4")
     with av.open(str(video)) as container:
         assert sorted(stream.type for stream in container.streams) == ["audio", "subtitle", "video"]
+
+
+async def test_variants_are_cut_while_others_are_being_filmed(line: Line, caplog: pytest.LogCaptureFixture) -> None:
+    pilot = a_series(line.database)[0]
+    with caplog.at_level(logging.INFO):
+        await film_it(line, pilot, cut_ahead=True)
+    ahead = {record.__dict__["variant"] for record in caplog.records if record.message == "cut ahead"}
+    # Which of them came in last is chance; that one is left to the next stage.
+    assert ahead
+    assert len(line.cut_ahead) == len(ahead) < PILOT_VARIANTS
+    assert known(line, pilot).variants == {}, "published by the next stage alone"
+    made = {one.video.stat().st_ino for one in line.cut_ahead.values()}
+
+    cutting = await cut(line, pilot)
+    assert len(cutting.cut_now) == PILOT_VARIANTS
+    assert {one.delivery.passed for one in cutting.cut_now} == {True}
+    assert not line.cut_ahead
+    assert made <= {file.stat().st_ino for file in line.workdir.rglob("cut.mp4")}, "cut a second time"
+    assert not (await cut(line, pilot)).cut_now
+
+
+async def test_a_cut_made_ahead_is_not_published_where_something_has_changed_since(line: Line) -> None:
+    pilot = a_series(line.database)[0]
+    await film_it(line, pilot, cut_ahead=True)
+    before = dict(line.cut_ahead)
+    louder = replace(line, finish=replace(line.finish, loudness_lufs=-16.0))
+    assert len((await cut(louder, pilot)).cut_now) == PILOT_VARIANTS
+    assert line.cut_ahead == before
+
+
+async def test_a_variant_that_the_gate_refuses_ahead_does_not_fail_the_filming(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    pilot = a_series(line.database)[0]
+    in_the_dark = replace(line, crew=replace(line.crew, camera=CoveredCamera(line.workdir)))
+    with caplog.at_level(logging.INFO):
+        await film_it(in_the_dark, pilot, cut_ahead=True)
+    refusals = [record.__dict__["why"] for record in caplog.records if record.message == "not cut ahead"]
+    assert refusals
+    assert all("black" in why for why in refusals)
+    assert len(known(line, pilot).takes) == 3 * PILOT_VARIANTS
+    assert not in_the_dark.cut_ahead
 
 
 async def test_the_sound_of_a_clip_is_heard_unless_it_is_to_be_dropped(
