@@ -79,9 +79,8 @@ class RunQueue(QueuedRunCoordinator[Any]):
     def dequeue_num_workers(self) -> int:
         """How many runs are launched side by side.
 
-        Where a launch starts a process on this machine, as many as it has cores: each start keeps one busy for seconds,
-        so that with more of them at once a pilot, which goes first and takes longest, came up with the last of its
-        series.
+        Where a launch starts a process on this machine, as many as it has cores: each start keeps one busy, so that
+        with more of them at once a pilot, which goes first and takes longest, came up with the last of its series.
         """
         configured: int = super().dequeue_num_workers or 1
         if load_settings(with_keys=False).launcher != "local":
