@@ -23,6 +23,9 @@ from moltpipe.studio.screenplay import Arc, EpisodeScript, PosterSpec, SeriesBib
 ExternalId = NewType("ExternalId", str)
 """The engine's own name for a job, enough to poll it after a restart."""
 _LONGER = 1.2
+_SPREAD, _STEP = 0.15, 0.05
+"""How far from the usual length of a job, as a part of it, it is looked at more often, and how often."""
+_SHORTEST_S = 0.2
 """By how much each pause between two looks at a job is longer than the one before."""
 
 
@@ -126,16 +129,30 @@ class Hosting:
     """The pause after the first look at a job; each later one is a fifth longer."""
     longest_pause: timedelta = timedelta(seconds=10)
 
-    def pauses_s(self) -> Iterator[float]:
+    def pauses_s(self, usual_s: float | None = None, age_s: float = 0.0) -> Iterator[float]:
         """The pauses between looks at a job, in seconds, without end.
 
         They grow by a fifth, so that a job is seen at most a fifth of its length and a second after its end. By half,
-        as it was, a job of five seconds was seen after eight, and kept its place at the provider until then.
+        as it was, a job of five seconds was seen after eight, and kept its place at the provider until then. Around
+        the length of other jobs like it they are a twentieth of that: most jobs of a stage take equally long.
+
+        Args:
+            usual_s: how long such a job usually takes, where that is known.
+            age_s: how long ago this one was submitted.
         """
         pause_s, longest_s = self.first_look.total_seconds(), self.longest_pause.total_seconds()
         while True:
-            yield pause_s
-            pause_s = min(pause_s * _LONGER, longest_s)
+            rest_s = pause_s
+            if usual_s is not None:
+                due_s, over_s = usual_s * (1 - _SPREAD), usual_s * (1 + _SPREAD)
+                if age_s < due_s:
+                    rest_s = min(rest_s, due_s - age_s)
+                elif age_s < over_s:
+                    rest_s = min(rest_s, max(_SHORTEST_S, usual_s * _STEP))
+            yield rest_s
+            age_s += rest_s
+            if rest_s == pause_s:
+                pause_s = min(pause_s * _LONGER, longest_s)
 
 
 @dataclass(frozen=True)

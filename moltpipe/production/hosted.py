@@ -423,9 +423,9 @@ class HostedCall(Generic[RequestT, ResultT]):
         """Look at the job until it is over, then bring its result home."""
         job = ExternalId(call.external_id or "")
         age = await written(self.line.database, calls.time_since_left, call.id)
-        deadline_s = time.monotonic() + (self.hosting.deadline - age).total_seconds()
+        submitted_s = time.monotonic() - age.total_seconds()
         for _ in range(FETCHINGS):
-            call, outcome = await self._end_of(call, job, deadline_s)
+            call, outcome = await self._end_of(call, job, submitted_s)
             if outcome is None:
                 return await self._claim()
             if call.state is not CallState.SUCCEEDED:
@@ -441,12 +441,13 @@ class HostedCall(Generic[RequestT, ResultT]):
         await self._failed(call, failure)
         raise failure
 
-    async def _end_of(self, call: Call, job: ExternalId, deadline_s: float) -> tuple[Call, ResultT | None]:
-        """Look until there is a result, or None where a new job is fine. `deadline_s` is a monotonic moment.
+    async def _end_of(self, call: Call, job: ExternalId, submitted_s: float) -> tuple[Call, ResultT | None]:
+        """Look until there is a result, or None where a new job is fine. `submitted_s` is a monotonic moment.
 
         Only an answer makes a job late: a look that failed says nothing of it, and it may have been done for hours.
         """
-        pauses_s = self.hosting.pauses_s()
+        deadline_s = submitted_s + self.hosting.deadline.total_seconds()
+        pauses_s = self.hosting.pauses_s(self._turnstile.usual_s, time.monotonic() - submitted_s)
         failed_looks = 0
         while isinstance(outcome := await self._look(call, job), Progress | EngineError):
             late = time.monotonic() >= deadline_s
@@ -461,6 +462,8 @@ class HostedCall(Generic[RequestT, ResultT]):
                 if late:
                     await self._too_late(call, job)
             await self._pause(call, job, next(pauses_s))
+        if outcome is not None:
+            self._turnstile.note_lasted(time.monotonic() - submitted_s)
         return call, outcome
 
     async def _look(self, call: Call, job: ExternalId) -> Progress | ResultT | EngineError | None:

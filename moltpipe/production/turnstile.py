@@ -20,6 +20,8 @@ ErrorT = TypeVar("ErrorT", bound=Exception)
 class Turnstile:
     """One account's entrance, for the calls of one stage."""
 
+    usual_s: float | None = None
+    """How long a job of this stage takes there, as far as one has shown it."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
     _closed_by: Exception | None = None
@@ -40,6 +42,10 @@ class Turnstile:
         """The same error, which from now on is the answer to all calls of the stage: they need not wait as long."""
         self._closed_by = error
         return error
+
+    def note_lasted(self, seconds: float) -> None:
+        """A job was seen to be done so long after its submission. Each is seen late, so the shortest tells most."""
+        self.usual_s = min(seconds, self.usual_s or seconds)
 
     def note_freed(self) -> None:
         """A call of this stage no longer needs its place: the next one asks at once."""

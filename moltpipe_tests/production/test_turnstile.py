@@ -62,3 +62,11 @@ async def test_waiting_ends_without_news_as_well() -> None:
     turnstile = Turnstile()
     turnstile.before_asking()
     await turnstile.until_freed(0.01)
+
+
+def test_the_usual_length_of_a_job_is_the_shortest_that_was_seen() -> None:
+    turnstile = Turnstile()
+    assert turnstile.usual_s is None
+    for seconds in (6.0, 5.0, 7.0):
+        turnstile.note_lasted(seconds)
+    assert turnstile.usual_s == 5.0
