@@ -23,10 +23,10 @@ from moltpipe.studio.screenplay import Arc, EpisodeScript, PosterSpec, SeriesBib
 ExternalId = NewType("ExternalId", str)
 """The engine's own name for a job, enough to poll it after a restart."""
 _LONGER = 1.2
-_SPREAD, _STEP = 0.15, 0.05
-"""How far from the usual length of a job, as a part of it, it is looked at more often, and how often."""
-_SHORTEST_S = 0.2
 """By how much each pause between two looks at a job is longer than the one before."""
+_SPREAD, _STEP = 0.15, 0.05
+"""How near to the usual length of a job, as a part of it, it is looked at more often, and how often."""
+_SHORTEST_S = 0.2
 
 
 class _Request(BaseModel):

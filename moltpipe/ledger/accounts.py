@@ -109,7 +109,7 @@ class AccountState:
 def start_call(db: Connection, call_id: UUID, limits: StartLimits) -> Started | NotYet:
     """Let a claimed call's request leave, if its account allows it at this moment. Commit before it does.
 
-    Of different processes that wait, who claimed first goes first. Places used to go to whoever asked in the right
+    Of processes that wait, the one with the oldest call goes first. Places used to go to whoever asked in the right
     moment: five episodes that needed the same voices all had theirs at the end, and no camera worked until then.
 
     After a circuit's rest one call at a time tries whether the provider is well again, until one succeeds.
@@ -248,11 +248,24 @@ def _no_place(db: Connection, call: Call, account: str, limits: StartLimits, now
         engine_queues.c.process_uuid == provider_jobs.c.process_uuid,
         engine_queues.c.asked_at > now - STILL_WAITING,
     )
+    ours = provider_jobs.alias()
+    # A process ranks by the oldest of its calls, whichever of them asks. By the one that asks, two processes could each
+    # wait for a call of the other's that stands behind the one that asks there.
+    rank = (
+        sa.select(sa.func.min(ours.c.claimed_at))
+        .where(
+            ours.c.account == account,
+            ours.c.process_uuid == call.process_uuid,
+            ours.c.state == CallState.CLAIMED.value,
+        )
+        .scalar_subquery()
+    )
     waits_ahead = sa.and_(
         provider_jobs.c.state == CallState.CLAIMED.value,
         provider_jobs.c.process_uuid != call.process_uuid,
         asks,
-        sa.tuple_(provider_jobs.c.claimed_at, provider_jobs.c.id) < sa.tuple_(call.claimed_at, call.id),
+        sa.tuple_(provider_jobs.c.claimed_at, provider_jobs.c.process_uuid)
+        < sa.tuple_(rank, sa.literal(call.process_uuid)),
     )
     taken, of_the_living, ahead = db.execute(
         sa.select(

@@ -6,10 +6,13 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from decimal import Decimal
-from uuid import UUID
+from random import Random
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from moltpipe.ledger.accounts import (
     FAULTS,
@@ -126,6 +129,45 @@ def test_a_free_place_goes_to_the_process_whose_call_was_claimed_first(db: sa.Co
     assert isinstance(start_call(db, early[1].id, two), Started)
     assert start_call(db, late.id, two) == NotYet(None, "1 of 2 in flight, 1 that came earlier are next")
     assert isinstance(start_call(db, early[0].id, two), Started)
+
+
+def test_two_processes_never_wait_for_each_other(db: sa.Connection) -> None:
+    """One of them has the oldest call, which is not the one that asks: it may have been refused and rest."""
+    alone = StartLimits(1, timedelta(0), timedelta(hours=1))
+    at_work = started(db, alone)
+    claimed(db, process_uuid="first")
+    between, last = claimed(db, process_uuid="second"), claimed(db, process_uuid="first")
+    for call in (between, last):
+        assert isinstance(start_call(db, call.id, alone), NotYet)
+    mark_submitted(db, at_work.id, "job-1")
+    mark_succeeded(db, at_work.id, Decimal(1))
+    assert isinstance(start_call(db, between.id, alone), NotYet)
+    assert isinstance(start_call(db, last.id, alone), Started)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=9), st.randoms(use_true_random=False))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+def test_whoever_asks_some_call_always_gets_a_free_place(db: sa.Connection, processes: list[str], dice: Random) -> None:
+    """Each process asks with one call at a time, in any order of its own, and keeps to it until it has its place."""
+    alone = StartLimits(1, timedelta(0), timedelta(hours=1))
+    account = f"account-{uuid4()}"
+    waiting: dict[str, list[Call]] = {}
+    for process in processes:
+        waiting.setdefault(process, []).append(claimed(db, account, process))
+    for calls in waiting.values():
+        dice.shuffle(calls)
+    while waiting:
+        asked = {process: start_call(db, calls[0].id, alone) for process, calls in waiting.items()}
+        served = [process for process, outcome in asked.items() if isinstance(outcome, Started)]
+        if not served:
+            # Now that all of them are known to wait, one of them must be next.
+            asked = {process: start_call(db, calls[0].id, alone) for process, calls in waiting.items()}
+            served = [process for process, outcome in asked.items() if isinstance(outcome, Started)]
+        (process,) = served
+        call = waiting[process].pop(0)
+        mark_submitted(db, call.id, f"job-{call.id}")
+        mark_succeeded(db, call.id, Decimal(1))
+        waiting = {process: calls for process, calls in waiting.items() if calls}
 
 
 def test_nobody_waits_for_a_process_that_no_longer_asks(db: sa.Connection) -> None:
