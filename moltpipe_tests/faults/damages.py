@@ -158,6 +158,17 @@ def _worker_killed(world: World, random: Random, _lasts_s: float) -> str:
     return "its run had just ended"
 
 
+def _fork_server_killed(world: World, random: Random, lasts_s: float) -> str:
+    """Its runs live on, and Dagster, which cannot see them any more, calls them failed."""
+    workers = _at_work(world, random)
+    with suppress(psutil.Error):
+        for one in world.up.fork_servers():
+            one.kill()
+            time.sleep(lasts_s)
+            return f"SIGKILL, with {len(workers)} runs at work"
+    return "was not there"
+
+
 def _worker_paused(world: World, random: Random, lasts_s: float) -> str:
     workers = _at_work(world, random)
     if not workers:
@@ -194,6 +205,7 @@ DAMAGES: tuple[Damage, ...] = (
     Damage("no room for files", _no_room_for_files),
     Damage("daemon killed", _killed("dagster._daemon")),
     Damage("code server killed", _killed("code_server")),
+    Damage("fork server killed", _fork_server_killed),
     Damage("run killed", _worker_killed),
     Damage("run paused", _worker_paused),
     Damage("everything killed", _everything_killed),

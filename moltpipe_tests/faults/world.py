@@ -46,6 +46,7 @@ CHECKOUT = Path(__file__).parents[2]
 _DYING_S = 30.0
 _READY_S = 120.0
 _POLL_S = 0.1
+_FORK_SERVER = "multiprocessing.forkserver"
 
 
 class WorldBroken(Exception):
@@ -177,11 +178,14 @@ class Up:
 
     def workers(self) -> list[psutil.Process]:
         """Processes in which a run is at work."""
-        found = []
-        for begins_them in self.members("multiprocessing.forkserver"):
-            with suppress(psutil.Error):
-                found += [one for one in begins_them.children() if "forkserver" in " ".join(one.cmdline())]
-        return found
+        copies = {one.pid: one for one in self.members(_FORK_SERVER)}
+        return [copies[one.pid] for server in self.fork_servers() for one in server.children() if one.pid in copies]
+
+    def fork_servers(self) -> list[psutil.Process]:
+        """The process that runs are copied from; its copies have the same command line, and another parent."""
+        copies = self.members(_FORK_SERVER)
+        pids = {one.pid for one in copies}
+        return [one for one in copies if one.ppid() not in pids]
 
     def _supervise(self) -> None:
         while not self._ending.is_set():

@@ -35,7 +35,8 @@ async def test_what_one_call_was_told_is_told_to_those_behind_it() -> None:
         async with turnstile.turn():
             raise turnstile.closed_by(told)
 
-    assert await asyncio.gather(ask(), ask(), return_exceptions=True) == [told, told]
+    outcomes = await asyncio.gather(ask(), ask(), return_exceptions=True)
+    assert list(outcomes) == [told, told]
 
 
 async def test_a_failure_of_one_call_is_its_own() -> None:
