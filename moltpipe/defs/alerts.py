@@ -91,7 +91,7 @@ class Cursor:
     since: datetime
     """When the latest of the runs that it has seen ended, by the clock of Dagster's records."""
     seen: frozenset[str] = frozenset()
-    """Run ids that it will meet again, because looks overlap."""
+    """Runs that it will meet again, because looks overlap, each with how it had ended (`_known_as`)."""
 
     @classmethod
     def read(cls, text: str | None) -> "Cursor":
@@ -169,7 +169,7 @@ def _note_ended_runs(
         order_by="update_timestamp",
         ascending=True,
     )
-    fresh = [record for record in records if record.dagster_run.run_id not in cursor.seen]
+    fresh = [record for record in records if _known_as(record) not in cursor.seen]
     if not fresh:
         return cursor
     with database.begin() as db:
@@ -180,7 +180,12 @@ def _note_ended_runs(
     for one in ended:
         _settle(database, one, ids)
     since = max(cursor.since, *(record.update_timestamp for record in records))
-    return Cursor(since, frozenset(r.dagster_run.run_id for r in records if r.update_timestamp > since - OVERLAP))
+    return Cursor(since, frozenset(_known_as(one) for one in records if one.update_timestamp > since - OVERLAP))
+
+
+def _known_as(record: dg.RunRecord) -> str:
+    """A run and how it ended: one that Dagster took for dead and called failed may live, and succeed after all."""
+    return f"{record.dagster_run.run_id} {record.dagster_run.status.value}"
 
 
 def _newest(records: Iterable[dg.RunRecord]) -> list[dg.RunRecord]:

@@ -185,6 +185,22 @@ def test_a_run_that_died_without_a_word_is_an_incident(
     assert "The process of this run is gone." in hook.taken("a")[0].body
 
 
+def test_a_run_that_was_called_failed_and_succeeds_all_the_same_is_over(
+    instance: dg.DagsterInstance, database: Database, tick: Ticks
+) -> None:
+    """The incident: what runs are copied from was killed, Dagster called its runs failed, and they lived."""
+    lives = create_run_for_test(
+        instance, job_name="produce_episode", status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: KEY}
+    )
+    instance.report_run_failed(lives, "Run execution process unexpectedly exited.")
+    tick()
+    assert subjects(database) == [f"run:produce_episode:{KEY}"]
+    over = dg.DagsterEvent(event_type_value=dg.DagsterEventType.RUN_SUCCESS.value, job_name="produce_episode")
+    instance.report_dagster_event(over, lives.run_id)
+    tick()
+    assert subjects(database) == []
+
+
 def died_with(instance: dg.DagsterInstance, episode: Episode, meanwhile: Callable[[], None]) -> None:
     """A run of an episode whose process died, after this was done in it."""
     tags = {PARTITION_TAG: episode.partition_key}
