@@ -66,8 +66,7 @@ class Ahead:
             # Its music is composed, and paid for, in the next stage.
             return
         made_from = ingredients(production, variant_number, line.profile, line.finish)
-        published = production.variants.get(variant_number)
-        if published is not None and published.ingredients == made_from:
+        if production.is_published(variant_number, made_from):
             return
         if self._room is None:
             self._room = asyncio.create_task(self._opened(production))

@@ -64,13 +64,7 @@ async def cut_variants(work: Work, *, regenerate: bool) -> Cutting:
     score = await score_episode(work, regenerate=regenerate)
     production = replace(production, score=score)
     made_from = {number: ingredients(production, number, work.line.profile, work.line.finish) for number in wanted}
-    todo = [
-        number
-        for number in wanted
-        if regenerate
-        or number not in production.variants
-        or production.variants[number].ingredients != made_from[number]
-    ]
+    todo = [number for number in wanted if regenerate or not production.is_published(number, made_from[number])]
     cuts: list[Cut] = []
     if todo:
         with tempfile.TemporaryDirectory(dir=work.line.workdir) as folder:

@@ -60,9 +60,8 @@ async def cut_narration(work: Work, *, regenerate: bool) -> Cutting:
         raise MissingMedia(production.episode.partition_key, missing)
     production = replace(production, score=await score_episode(work, regenerate=regenerate))
     made_from = ingredients(production, work.line.finish)
-    published = production.variants.get(THE_CUT)
     cuts: list[Cut] = []
-    if regenerate or published is None or published.ingredients != made_from:
+    if regenerate or not production.is_published(THE_CUT, made_from):
         cuts = await all_or_named("variants", [(f"variant {THE_CUT}", _cut(work, production, made_from))])
     return Cutting(work.reload(), tuple(cuts), await asyncio.to_thread(spent, work, "compose"))
 

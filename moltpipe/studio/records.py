@@ -182,6 +182,11 @@ class Production:
         spent = self.spent_numbers.get((subject_id, variant_number), 0)
         return max(former.take_number if former else 0, spent) + 1
 
+    def is_published(self, variant_number: int, ingredients: str) -> bool:
+        """Whether a variant is published as it would be cut now; one that was made of anything else is stale."""
+        published = self.variants.get(variant_number)
+        return published is not None and published.ingredients == ingredients
+
 
 @dataclass(frozen=True)
 class Period:
