@@ -243,30 +243,7 @@ def _no_place(db: Connection, call: Call, account: str, limits: StartLimits, now
         production_jobs.c.episode_id == provider_jobs.c.episode_id,
         production_jobs.c.process_uuid == provider_jobs.c.process_uuid,
     )
-    asks = sa.exists().where(
-        engine_queues.c.account == account,
-        engine_queues.c.process_uuid == provider_jobs.c.process_uuid,
-        engine_queues.c.asked_at > now - STILL_WAITING,
-    )
-    ours = provider_jobs.alias()
-    # A process ranks by the oldest of its calls, whichever of them asks. By the one that asks, two processes could each
-    # wait for a call of the other's that stands behind the one that asks there.
-    rank = (
-        sa.select(sa.func.min(ours.c.claimed_at))
-        .where(
-            ours.c.account == account,
-            ours.c.process_uuid == call.process_uuid,
-            ours.c.state == CallState.CLAIMED.value,
-        )
-        .scalar_subquery()
-    )
-    waits_ahead = sa.and_(
-        provider_jobs.c.state == CallState.CLAIMED.value,
-        provider_jobs.c.process_uuid != call.process_uuid,
-        asks,
-        sa.tuple_(provider_jobs.c.claimed_at, provider_jobs.c.process_uuid)
-        < sa.tuple_(rank, sa.literal(call.process_uuid)),
-    )
+    waits_ahead = _waits_ahead(call, account, now)
     taken, of_the_living, ahead = db.execute(
         sa.select(
             sa.func.count().filter(in_flight),
@@ -282,6 +259,36 @@ def _no_place(db: Connection, call: Call, account: str, limits: StartLimits, now
     if of_the_living:
         return NotYet(None, why)
     return NotYet(None, f"{why}, all of them of runs that are gone", abandoned=True)
+
+
+def _waits_ahead(call: Call, account: str, now: datetime) -> sa.ColumnElement[bool]:
+    """Whether a row is a waiting call of another process, and older than every waiting call of this one's.
+
+    A process ranks by the oldest of its calls, whichever of them asks. By the one that asks, two processes could each
+    wait for a call of the other's that stands behind the one that asks there.
+    """
+    asks = sa.exists().where(
+        engine_queues.c.account == account,
+        engine_queues.c.process_uuid == provider_jobs.c.process_uuid,
+        engine_queues.c.asked_at > now - STILL_WAITING,
+    )
+    ours = provider_jobs.alias()
+    rank = (
+        sa.select(sa.func.min(ours.c.claimed_at))
+        .where(
+            ours.c.account == account,
+            ours.c.process_uuid == call.process_uuid,
+            ours.c.state == CallState.CLAIMED.value,
+        )
+        .scalar_subquery()
+    )
+    return sa.and_(
+        provider_jobs.c.state == CallState.CLAIMED.value,
+        provider_jobs.c.process_uuid != call.process_uuid,
+        asks,
+        sa.tuple_(provider_jobs.c.claimed_at, provider_jobs.c.process_uuid)
+        < sa.tuple_(rank, sa.literal(call.process_uuid)),
+    )
 
 
 def _queue(db: Connection, account: str, process_uuid: str, now: datetime) -> None:
