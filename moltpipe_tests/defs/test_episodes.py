@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 
 from moltpipe.defs.clips import clips
@@ -18,30 +19,18 @@ from moltpipe.defs.scripts import episode_script
 from moltpipe.defs.voiceovers import voiceover
 from moltpipe.engines.animatic import Animatic
 from moltpipe.engines.espeak import Espeak
-from moltpipe.engines.local import Bench
 from moltpipe.engines.outline import Outline
-from moltpipe.engines.protocols import Filmed, TakeRequest
 from moltpipe.ledger.database import Database
 from moltpipe.ledger.production import load_production
-from moltpipe.media.reel import encode_frames
+from moltpipe.ledger.schema import shots
 from moltpipe.production.line import Crew, Line
 from moltpipe.store import Store
 from moltpipe.studio.delivery import RULES, Delivery
-from moltpipe.studio.profiles import Profile, parse_profile
+from moltpipe.studio.profiles import parse_profile
+from moltpipe_tests.lens_cap import LensCap
 from moltpipe_tests.stories import a_series
 
 STAGES = [episode_script, voiceover, clips, stitched_episode]
-
-
-class LensCap(Animatic):
-    """A camera that somebody forgot to uncover."""
-
-    def make(self, request: TakeRequest, bench: Bench) -> Filmed:
-        profile = Profile(f"{request.height}p{request.rate}", request.width, request.height, request.rate)
-        file = bench.stem.with_suffix(".mp4")
-        black = bytes(request.width * request.height * 3)
-        encode_frames((black for _ in range(profile.frames(request.seconds))), profile, file)
-        return Filmed(file=file)
 
 
 @pytest.fixture
@@ -136,3 +125,18 @@ def test_a_refused_cut_is_on_record_with_its_figures_though_its_run_fails(
         assert rows(result)[0]["cut"] == "variant 1"
         assert result.target_materialization_data is not None
         assert result.target_materialization_data.run_id == again.run_id
+
+
+def test_variants_are_cut_ahead_in_a_run_that_goes_on_with_cutting_and_in_no_other(
+    instance: dg.DagsterInstance, line: Line
+) -> None:
+    pilot = a_series(line.database)[0]
+    instance.add_dynamic_partitions(EPISODES_NAME, [pilot.partition_key])
+    assert run(instance, line, pilot.partition_key, [episode_script]).success
+    with line.database.begin() as db:
+        db.execute(sa.delete(shots).where(shots.c.episode_id == pilot.id, shots.c.shot_number > 1))
+    assert run(instance, line, pilot.partition_key, [voiceover, clips]).success
+    assert not line.cut_ahead
+    # Who wants cuts made anew does not get those: what was made ahead is still there.
+    assert run(instance, line, pilot.partition_key, [clips, stitched_episode], regenerate=True).success
+    assert line.cut_ahead

@@ -31,6 +31,7 @@ from moltpipe.studio.profiles import Fit, parse_profile
 from moltpipe.studio.records import Episode, Production
 from moltpipe.studio.screenplay import PILOT_VARIANTS
 from moltpipe.studio.timing import timeline
+from moltpipe_tests.lens_cap import LensCap
 from moltpipe_tests.media.material import pictures
 from moltpipe_tests.stories import a_series
 
@@ -44,17 +45,6 @@ class SoundCamera(Animatic):
         args = ["-i", url(silent), "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100"]
         run([*args, "-c:v", "copy", "-c:a", "aac", "-shortest", url(file)], timeout_s=60)
         silent.unlink()
-        return Filmed(file=file)
-
-
-class CoveredCamera(Animatic):
-    """The animatic with its lens cap on."""
-
-    def make(self, request: TakeRequest, bench: Bench) -> Filmed:
-        film = super().make(request, bench).local
-        file = bench.stem.with_suffix(".black.mp4")
-        run(["-i", url(film), "-vf", "lutyuv=y=16:u=128:v=128", "-an", url(file)], timeout_s=60)
-        film.unlink()
         return Filmed(file=file)
 
 
@@ -143,7 +133,7 @@ async def test_a_variant_that_the_gate_refuses_ahead_does_not_fail_the_filming(
     line: Line, caplog: pytest.LogCaptureFixture
 ) -> None:
     pilot = a_series(line.database)[0]
-    in_the_dark = replace(line, crew=replace(line.crew, camera=CoveredCamera(line.workdir)))
+    in_the_dark = replace(line, crew=replace(line.crew, camera=LensCap(line.workdir)))
     with caplog.at_level(logging.INFO):
         await film_it(in_the_dark, pilot, cut_ahead=True)
     refusals = [record.__dict__["why"] for record in caplog.records if record.message == "not cut ahead"]
