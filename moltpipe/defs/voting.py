@@ -4,29 +4,34 @@ Here: external assets, `voting_outcome`, its sensor, the schedule that keeps one
 wins (`studio.voting`, `studio.audience`), what closing writes (`ledger.periods`, `ledger.audience`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
 import dagster as dg
 
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS, PERIODS_NAME
 from moltpipe.defs.reports import Cell, Metadata, link, table
 from moltpipe.defs.sizing import pod_of
-from moltpipe.ledger.audience import served
+from moltpipe.ledger.audience import Served, served
 from moltpipe.ledger.database import Database, DatabaseUnavailable
 from moltpipe.ledger.jobs import load_jobs
 from moltpipe.ledger.periods import (
     AGENT_VOTING,
+    OutcomeUnreadable,
     close_agent_vote,
     close_period,
     ensure_upcoming,
+    get_outcome,
     list_periods,
     open_due_periods,
     unprocessed_periods,
     voting_settings,
 )
 from moltpipe.ledger.production import load_episode
+from moltpipe.ledger.telling import hold_untold, note_told, untold_periods
 from moltpipe.ledger.watching import ticked
 from moltpipe.ledger.windows import hold_period
 from moltpipe.settings import load_settings
@@ -35,8 +40,8 @@ from moltpipe.studio.keys import period_key
 from moltpipe.studio.records import Period
 from moltpipe.studio.voting import Outcome, periods_to_close
 
-CLOSINGS_PER_TICK = 20
-"""Each takes some ten milliseconds, and what Dagster is told of it as much."""
+VOTES_PER_TICK = 20
+"""Closing one takes some ten milliseconds, and what Dagster is told of it as much."""
 
 SCRIPTS = dg.AssetSpec(
     "scripts",
@@ -87,6 +92,8 @@ def voting_outcome(context: dg.AssetExecutionContext, ledger: dg.ResourceParam[D
         period = period_of(context.partition_key, list_periods(db))
         outcome = close_agent_vote(db, period.id, voting_settings(db).rules, datetime.now(UTC))
         keys = [job.partition_key for job in load_jobs(db)]
+        # By the event that Dagster writes when this body is through.
+        note_told(db, period.id)
     add_missing(context.instance, EPISODES_NAME, keys)
     return dg.MaterializeResult(metadata=_report(period, outcome))
 
@@ -188,7 +195,22 @@ class Closing:
     """What became of the votes that were over."""
 
     outcomes: list[Outcome | ClipOutcome]
+    """Those that Dagster was told of now."""
     failures: list[tuple[Period, Exception]]
+
+    @contextmanager
+    def apart(self, period: Period) -> Iterator[None]:
+        """Keep what goes wrong with one vote from the others: the tick fails with it at its end.
+
+        Raises:
+            DatabaseUnavailable: that concerns them all.
+        """
+        try:
+            yield
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, the others are closed and told of)
+            self.failures.append((period, error))
 
 
 def close_votes(instance: dg.DagsterInstance, ledger: Database, now: datetime) -> Closing:
@@ -197,50 +219,71 @@ def close_votes(instance: dg.DagsterInstance, ledger: Database, now: datetime) -
     A run for a vote took as long to start as everything between the vote's end and the first call to an engine is meant
     to take. Whoever comes second to a period waits for the first, and leaves it alone. Each has a transaction of its
     own, so that one that fails leaves the others as they are; it is tried again in every tick.
+
+    Told of is whatever is closed, whoever closed it: an operator's command knows no Dagster, and a process may die
+    between the two.
     """
+    done = Closing([], [])
     with ledger.begin() as db:
         over = periods_to_close(unprocessed_periods(db), now)
-    done = Closing([], [])
+    closed = 0
     for period in over:
-        if len(done.outcomes) == CLOSINGS_PER_TICK:
+        if closed == VOTES_PER_TICK:
             break
-        try:
-            outcome = _close(instance, ledger, period, now)
-        except DatabaseUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever it is, the others are closed, and the tick fails with it)
-            done.failures.append((period, error))
-        else:
+        with done.apart(period):
+            closed += _close(ledger, period.id, now)
+    with ledger.begin() as db:
+        untold = untold_periods(db)
+    for period in untold:
+        if len(done.outcomes) == VOTES_PER_TICK:
+            break
+        with done.apart(period), suppress(OutcomeUnreadable):
+            outcome = _tell(instance, ledger, period)
             if outcome is not None:
                 done.outcomes.append(outcome)
     return done
 
 
-def _close(
-    instance: dg.DagsterInstance, ledger: Database, period: Period, now: datetime
-) -> Outcome | ClipOutcome | None:
-    """The outcome of one vote; None when somebody has closed it since, and told of it."""
+def _close(ledger: Database, period_id: UUID, now: datetime) -> bool:
+    """Close one vote; False when somebody has closed it since."""
     with ledger.begin() as db:
-        if hold_period(db, period.id).is_processed:
+        if hold_period(db, period_id).is_processed:
+            return False
+        close_period(db, period_id, voting_settings(db).rules, now)
+    return True
+
+
+def _tell(instance: dg.DagsterInstance, ledger: Database, period: Period) -> Outcome | ClipOutcome | None:
+    """Tell of one outcome; None when somebody else is at it, or was.
+
+    It is noted afterwards: whoever dies in between has it told twice, and never not at all.
+
+    Raises:
+        OutcomeUnreadable: somebody wrote it by hand; a check of its own says so.
+    """
+    with ledger.begin() as db:
+        if not hold_untold(db, period.id):
             return None
-        outcome = close_period(db, period.id, voting_settings(db).rules, now)
-    if isinstance(outcome, ClipOutcome):
-        _tell_of_variants(instance, ledger, outcome)
-    else:
-        key = period_key(period)
-        add_missing(instance, PERIODS_NAME, [key])
-        instance.report_runless_asset_event(
-            dg.AssetMaterialization("voting_outcome", partition=key, metadata=_report(period, outcome))
-        )
+        outcome = get_outcome(db, period.id)
+        if isinstance(outcome, ClipOutcome):
+            _tell_of_variants(instance, outcome, served(db, load_episode(db, outcome.partition_key).series_id))
+        elif outcome is not None:
+            key = period_key(period)
+            add_missing(instance, PERIODS_NAME, [key])
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization("voting_outcome", partition=key, metadata=_report(period, outcome))
+            )
+        note_told(db, period.id)
     return outcome
 
 
-def _tell_of_variants(instance: dg.DagsterInstance, ledger: Database, outcome: ClipOutcome) -> None:
+def _tell_of_variants(instance: dg.DagsterInstance, outcome: ClipOutcome, shown: Sequence[Served]) -> None:
     """Put the result where an operator looks: on the pilot's partition, and on the series that serves it."""
-    with ledger.begin() as db:
-        shown = served(db, load_episode(db, outcome.partition_key).series_id)
     media_url = load_settings().media_url
-    selected = next(one for one in shown if one.episode_id == outcome.episode_id)
+    selected = next(
+        (link(media_url, one.video_key) for one in shown if one.episode_id == outcome.episode_id),
+        dg.MetadataValue.text("gone since the vote was closed"),
+    )
     standing = table(
         [
             {
@@ -259,7 +302,7 @@ def _tell_of_variants(instance: dg.DagsterInstance, ledger: Database, outcome: C
             description=outcome.summary,
             metadata={
                 "audience_vote": standing,
-                "selected": link(media_url, selected.video_key),
+                "selected": selected,
                 "votes": dg.MetadataValue.int(outcome.votes),
             },
         )

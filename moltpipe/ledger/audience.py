@@ -245,7 +245,8 @@ def select_as_decided(db: Connection, period_id: UUID) -> ClipOutcome:
     except (OutcomeMissing, OutcomeUnreadable, UnknownVariant):
         outcome = _decide(db, period, period.closed_early_reason)
         _select(db, outcome)
-        db.execute(sa.update(voting_periods).where(voting_periods.c.id == period.id).values(outcome=outcome.to_json()))
+        written = {"outcome": outcome.to_json(), "told_at": None}
+        db.execute(sa.update(voting_periods).where(voting_periods.c.id == period.id).values(written))
     return outcome
 
 

@@ -74,6 +74,8 @@ voting_periods = sa.Table(
     _time("processed_at"),
     sa.Column("closed_early_reason", sa.Text),
     sa.Column("outcome", JSONB),
+    # When Dagster was told of the outcome. Whoever closes may die before that, or be a command that knows no Dagster.
+    _time("told_at"),
     # The pilot whose variants a clip vote is about.
     sa.Column("episode_id", UUID(as_uuid=True), sa.ForeignKey("episodes.id", use_alter=True)),
     _one_of("period_type", "agent_voting", "clip_voting"),
@@ -98,6 +100,7 @@ voting_periods = sa.Table(
     sa.Index("uq_voting_periods_episode_id", "episode_id", unique=True),
     sa.Index("ix_voting_periods_ends_at", "ends_at", postgresql_where=sa.text("NOT is_processed")),
     sa.Index("ix_voting_periods_newest", "period_type", "ends_at", postgresql_where=sa.text("is_processed")),
+    sa.Index("ix_voting_periods_untold", "processed_at", postgresql_where=sa.text("is_processed AND told_at IS NULL")),
     # Of what must not be. It stays empty, so that a look over all of history reads nothing.
     sa.Index(
         "ix_voting_periods_processed_early",

@@ -186,6 +186,7 @@ def record_outcome(
             processed_at=now,
             closed_early_reason=closed_early_reason,
             outcome=document,
+            told_at=None,
         )
     )
 
