@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from moltpipe.alerting import channel_ids
+from moltpipe.defs.catalog import complete_catalog
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS_NAME
 from moltpipe.defs.reports import Metadata, table
 from moltpipe.defs.sizing import pod_of
@@ -117,8 +118,8 @@ check_integrity = dg.define_asset_job(
     target=check_integrity,
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Runs every integrity check, goes on with the sweep along S3, and records what is found. "
-    "Starts no run.",
+    description="Runs every integrity check, goes on with the sweep along S3, and records what is found. Tells Dagster "
+    "of partitions that were made without its knowledge. Starts no run.",
 )
 def integrity_sensor(
     context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[Database], store: dg.ResourceParam[Store]
@@ -134,6 +135,7 @@ def integrity_sensor(
     settings = load_settings()
     swept = sweep_objects(ledger, store, SWEEP_S, resting=True)
     _look_over_keys(context.instance, ledger)
+    caught_up = complete_catalog(context.instance, ledger)
     with ledger.begin() as db:
         now = datetime.now(UTC)
         findings = run_checks(db, Conditions.of(settings, now))
@@ -146,7 +148,7 @@ def integrity_sensor(
     return dg.SensorResult(
         asset_events=[_evaluation(finding) for finding in news],
         cursor=json.dumps({name: one for name, one in (reported | told).items() if name in known}),
-        skip_reason=_summary(findings, swept.error),
+        skip_reason=_summary(findings, swept.error, caught_up),
     )
 
 
@@ -203,7 +205,7 @@ def _evaluation(finding: Finding) -> dg.AssetCheckEvaluation:
     )
 
 
-def _summary(findings: Sequence[Finding], sweep_error: str | None) -> str:
+def _summary(findings: Sequence[Finding], sweep_error: str | None, caught_up: int) -> str:
     named = {
         word: ", ".join(finding.name for finding in findings if _state(finding) == state)
         for word, state in (("failed", "failed"), ("could not look", "unknown"))
@@ -211,4 +213,8 @@ def _summary(findings: Sequence[Finding], sweep_error: str | None) -> str:
     told = [f"{len(findings)} checks", *(f"{word}: {names}" for word, names in named.items() if names)]
     if sweep_error is not None:
         told.append(f"the sweep along S3 stands still: {sweep_error}")
-    return "; ".join(told if len(told) > 1 else [*told, "all passed"])
+    if len(told) == 1:
+        told.append("all passed")
+    if caught_up:
+        told.append(f"Dagster was told of {caught_up} partitions that were made without its knowledge")
+    return "; ".join(told)

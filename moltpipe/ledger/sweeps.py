@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ from moltpipe.ledger.schema import (
     episodes,
     limited_series,
     observations,
+    production_jobs,
     scores,
     sweeps,
     takes,
@@ -31,12 +32,13 @@ from moltpipe.ledger.schema import (
     voting_periods,
 )
 from moltpipe.ledger.text import storable
+from moltpipe.ledger.windows import PERIODS, period_from
 from moltpipe.studio.keys import period_key
-from moltpipe.studio.records import Period
 from moltpipe.studio.sweeping import Expected, Stray
 
 OBJECTS = "objects"
 PARTITION_KEYS = "partition_keys"
+CATALOG = "catalog"
 MEDIA_OBJECTS_ARE_THERE = "media_objects_are_there"
 OBJECTS_ARE_KNOWN = "objects_are_known"
 PARTITION_KEYS_FOLLOW_THE_RULE = "partition_keys_follow_the_rule"
@@ -212,19 +214,28 @@ def keys_of_episodes(db: Connection) -> set[str]:
     return set(db.execute(sa.select(episodes.c.partition_key)).scalars())
 
 
+def keys_of_finished_episodes(db: Connection, for_: timedelta) -> set[str]:
+    """Partition keys of the episodes that have had nothing left to do for so long, by the ledger's clock."""
+    job_of = sa.select(episodes.c.partition_key).join(production_jobs, production_jobs.c.episode_id == episodes.c.id)
+    finished = job_of.where(
+        production_jobs.c.completed_at < sa.func.clock_timestamp() - for_, production_jobs.c.process_uuid.is_(None)
+    )
+    return set(db.execute(finished).scalars())
+
+
 def keys_of_periods(db: Connection) -> set[str]:
     """Partition keys of all voting periods."""
-    rows = db.execute(
-        sa.select(
-            voting_periods.c.id,
-            voting_periods.c.period_type,
-            voting_periods.c.starts_at,
-            voting_periods.c.ends_at,
-            voting_periods.c.is_active,
-            voting_periods.c.is_processed,
-        )
-    )
-    return {period_key(Period(*row)) for row in rows}
+    return _keys_of(db, sa.true())
+
+
+def keys_of_told_periods(db: Connection, for_: timedelta) -> set[str]:
+    """Partition keys of the votes on scripts of whose outcome Dagster was told so long ago, by the ledger's clock."""
+    told = voting_periods.c.told_at < sa.func.clock_timestamp() - for_
+    return _keys_of(db, sa.and_(voting_periods.c.period_type == "agent_voting", told))
+
+
+def _keys_of(db: Connection, condition: sa.ColumnElement[bool]) -> set[str]:
+    return {period_key(period_from(row)) for row in db.execute(PERIODS.where(condition))}
 
 
 def observe_partition_keys(db: Connection, strays: Collection[Stray]) -> None:

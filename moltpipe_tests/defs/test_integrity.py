@@ -13,9 +13,10 @@ from moltpipe.defs.integrity import REPORT_EVERY, check_integrity, integrity_sen
 from moltpipe.defs.partitions import EPISODES_NAME, PERIODS_NAME
 from moltpipe.ledger.checks import CHECKS
 from moltpipe.ledger.database import Database, DatabaseUnavailable
+from moltpipe.ledger.jobs import complete_job
 from moltpipe.ledger.schema import incidents, limited_series, scripts, sweeps, watchers
 from moltpipe.store import A_LOOK, Store, connect
-from moltpipe_tests.stories import a_series
+from moltpipe_tests.stories import a_claim, a_series
 
 ORPHANS = "selected_scripts_have_series"
 OBJECTS = "media_objects_are_there"
@@ -71,6 +72,19 @@ def test_every_check_is_reported_in_the_first_tick(
     assert set(evaluations) == {check.name for check in CHECKS}
     assert all(one.passed for one in evaluations.values()), said(answer)
     assert said(answer) == f"{len(CHECKS)} checks; all passed"
+
+
+def test_partitions_that_dagster_does_not_know_of_are_reported_to_it(
+    instance: dg.DagsterInstance, database: Database, store: Store
+) -> None:
+    episode = a_series(database)[1]
+    with database.begin() as db:
+        complete_job(db, a_claim(database, episode))
+        db.execute(sa.text("UPDATE production_jobs SET completed_at = completed_at - interval '2 minutes'"))
+    assert said(tick(instance, database, store)).endswith(
+        "Dagster was told of 4 partitions that were made without its knowledge"
+    )
+    assert instance.get_materialized_partitions(dg.AssetKey("stitched_episode")) == {episode.partition_key}
 
 
 def test_what_does_not_change_is_not_reported_again_until_ten_minutes_are_over(

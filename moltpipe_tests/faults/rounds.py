@@ -69,6 +69,18 @@ SELECT (SELECT count(*) FROM shots) + (SELECT count(*) FROM voiceovers) + (SELEC
      + (SELECT count(*) FROM voting_periods WHERE is_processed)
 """
 """A number that grows with everything that gets done."""
+_UNKNOWN_TO_DAGSTER = """
+SELECT stage || ' of ' || e.partition_key AS what
+FROM episodes e JOIN production_jobs j ON j.episode_id = e.id,
+     unnest(ARRAY['episode_script', 'voiceover', 'clips', 'stitched_episode']) AS stage
+WHERE j.completed_at IS NOT NULL AND NOT EXISTS (
+    SELECT FROM dagster.event_logs l WHERE l.dagster_event_type = 'ASSET_MATERIALIZATION'
+    AND l.asset_key = jsonb_build_array(stage)::text AND l.partition = e.partition_key
+)
+UNION ALL
+SELECT 'the outcome of period ' || id FROM voting_periods WHERE is_processed AND told_at IS NULL
+"""
+"""What is made, and Dagster does not know of."""
 
 
 @dataclass
@@ -292,6 +304,7 @@ def unrest(db: Connection, rounds: Sequence[Round]) -> list[str]:
             )
         )
     ]
+    found += [f"Dagster does not know of {one}" for one in db.scalars(sa.text(_UNKNOWN_TO_DAGSTER))]
     return found
 
 
