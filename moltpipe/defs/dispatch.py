@@ -88,7 +88,7 @@ def _settle_ended_runs(
             if one.error is None:
                 release_job(db, claim_of(one.job))
             else:
-                fail_job(db, claim_of(one.job), one.error, now)
+                fail_job(db, claim_of(one.job), one.error, now, lost=one.lost)
     for job in unclaimed:
         with ledger.begin() as db:
             fail_unclaimed_job(db, job, "the run ended before it could claim the episode: its log says why", now)

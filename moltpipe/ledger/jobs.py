@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection, Row
 from moltpipe.ledger.production import load_episode
 from moltpipe.ledger.schema import episodes, production_jobs
 from moltpipe.ledger.text import storable
-from moltpipe.studio.jobs import LeaseState, backoff, lease_state
+from moltpipe.studio.jobs import LeaseState, backoff, lease_state, rest_after_loss
 from moltpipe.studio.moments import spelled
 from moltpipe.studio.records import Claim, Job
 
@@ -183,17 +183,21 @@ def complete_job(db: Connection, claim: Claim) -> None:
     _write(db, claim, **_NOBODY, **completed, last_error=None)
 
 
-def fail_job(db: Connection, claim: Claim, error: str, now: datetime, *, for_good: bool = False) -> None:
+def fail_job(
+    db: Connection, claim: Claim, error: str, now: datetime, *, for_good: bool = False, lost: bool = False
+) -> None:
     """Give the job back after an attempt that failed, to be tried again after a rest, or by an operator alone.
 
-    A completed job that was worked on again stays completed.
+    A completed job that was worked on again stays completed. `lost`: the process is gone, and nobody knows that it
+    would have failed.
 
     Raises:
         Superseded: the job is no longer this process's.
     """
     job = still_mine(db, claim)
     attempts = max(job.attempt_count + 1, job.max_attempts if for_good else 0)
-    again = {} if job.completed_at else {"attempt_count": attempts, "available_at": now + backoff(attempts)}
+    rest = rest_after_loss(attempts) if lost else backoff(attempts)
+    again = {} if job.completed_at else {"attempt_count": attempts, "available_at": now + rest}
     _write(db, claim, **_NOBODY, **again, last_error=storable(error))
 
 
@@ -234,7 +238,7 @@ def give_back_lapsed(
     job = _job(row)
     if lease_state(job, clock_of(db), lease) is not LeaseState.LAPSED:
         return False
-    fail_job(db, claim_of(job), _lost(process_uuid, heartbeat_at), now)
+    fail_job(db, claim_of(job), _lost(process_uuid, heartbeat_at), now, lost=True)
     return True
 
 

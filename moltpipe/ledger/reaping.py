@@ -46,7 +46,7 @@ def bury(db: Connection, dead: DeadRun, now: datetime, by: str) -> None:
             raise StillAlive(dead.run_id) from error
         if job.heartbeat_at != seen.heartbeat_at:
             raise StillAlive(dead.run_id)
-        fail_job(db, claim_of(job), f"run {dead.run_id} was lost: {dead.why}", now)
+        fail_job(db, claim_of(job), f"run {dead.run_id} was lost: {dead.why}", now, lost=True)
     audit.record(
         db,
         by=by,

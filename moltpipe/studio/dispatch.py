@@ -116,6 +116,8 @@ class GivenBack:
     job: Job
     error: str | None
     """Why it counts as an attempt; None when the run ended well and simply did not go on to the last stage."""
+    lost: bool
+    """Whether its process died; else somebody ended the run, who has a reason."""
 
 
 def jobs_to_give_back(
@@ -138,7 +140,7 @@ def jobs_to_give_back(
         error = None
         if ended.status != "SUCCESS":
             error = f"run {job.process_uuid} ended as {ended.status} without giving the job back"
-        given_back.append(GivenBack(job, error))
+        given_back.append(GivenBack(job, error, lost=ended.status == "FAILURE"))
     return given_back
 
 

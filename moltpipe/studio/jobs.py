@@ -15,6 +15,9 @@ from moltpipe.studio.moments import spelled
 from moltpipe.studio.records import Job
 
 MAX_BACKOFF = timedelta(minutes=30)
+REST_AFTER_A_LOSS = timedelta(seconds=10)
+"""Long enough for the dead run to be ended in Dagster before the job is available again: a run that ended badly since
+then, and never got to its work, counts as one more attempt."""
 _DOUBLINGS = 5
 _LONGEST_ERROR = 600
 
@@ -39,6 +42,18 @@ def backoff(attempt: int) -> timedelta:
     if attempt < 1:
         raise ValueError(f"backoff after attempt {attempt}: expected the number of failed attempts, at least 1")
     return min(MAX_BACKOFF, timedelta(minutes=2 ** min(attempt - 1, _DOUBLINGS)))
+
+
+def rest_after_loss(attempt: int) -> timedelta:
+    """Rest after the process of the `attempt`th attempt was lost: short at first, and then as after a failure.
+
+    One that is lost says nothing about its episode: the power went, a neighbour took the memory, somebody deployed. One
+    that is lost again probably does.
+
+    Raises:
+        ValueError: `attempt` is less than one.
+    """
+    return REST_AFTER_A_LOSS if attempt == 1 else backoff(attempt)
 
 
 def lease_state(job: Job, now: datetime, lease: timedelta) -> LeaseState:

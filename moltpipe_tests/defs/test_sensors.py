@@ -17,6 +17,7 @@ from moltpipe.ledger.jobs import claim_job, heartbeat, load_jobs, release_job
 from moltpipe.ledger.periods import create_period, list_periods, open_due_periods
 from moltpipe.ledger.schema import production_jobs, watchers
 from moltpipe.ledger.watching import SILENCE
+from moltpipe.studio.jobs import REST_AFTER_A_LOSS, backoff
 from moltpipe.studio.keys import period_key
 from moltpipe.studio.records import Episode, Job
 from moltpipe_tests.stories import LEASE, a_series, closed_vote
@@ -188,21 +189,30 @@ def test_a_process_that_outlives_its_run_keeps_its_job(instance: dg.DagsterInsta
     assert job_of(database, episode).process_uuid == run.run_id
 
 
+@pytest.mark.parametrize(
+    ("status", "rest"),
+    [
+        pytest.param(dg.DagsterRunStatus.CANCELED, backoff(1), id="terminated"),
+        pytest.param(dg.DagsterRunStatus.FAILURE, REST_AFTER_A_LOSS, id="its process died"),
+    ],
+)
 @pytest.mark.usefixtures("_beating_fast")
-def test_a_run_that_was_terminated_gives_its_job_back(instance: dg.DagsterInstance, database: Database) -> None:
+def test_a_run_that_has_ended_gives_its_job_back(
+    instance: dg.DagsterInstance, database: Database, status: dg.DagsterRunStatus, rest: timedelta
+) -> None:
     episode = a_series(database)[0]
-    run = create_run_for_test(
-        instance, status=dg.DagsterRunStatus.CANCELED, tags={PARTITION_TAG: episode.partition_key}
-    )
+    run = create_run_for_test(instance, status=status, tags={PARTITION_TAG: episode.partition_key})
     with database.begin() as db:
         claim_job(db, episode.partition_key, run.run_id, LEASE)
         mine = production_jobs.c.process_uuid == run.run_id
         db.execute(sa.update(production_jobs).where(mine).values(heartbeat_at=AGO))
+    began = datetime.now(UTC)
     tick_production(instance, database)
     job = job_of(database, episode)
     assert job.process_uuid is None
     assert job.attempt_count == 1
-    assert "CANCELED" in (job.last_error or "")
+    assert status.value in (job.last_error or "")
+    assert began + rest <= job.available_at <= datetime.now(UTC) + rest
 
 
 @pytest.mark.usefixtures("_beating_fast")

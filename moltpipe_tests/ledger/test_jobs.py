@@ -28,7 +28,7 @@ from moltpipe.ledger.jobs import (
     still_mine,
 )
 from moltpipe.ledger.production import UnknownEpisode
-from moltpipe.studio.jobs import LeaseState, backoff, lease_state
+from moltpipe.studio.jobs import REST_AFTER_A_LOSS, LeaseState, backoff, lease_state
 from moltpipe.studio.records import Claim, Episode, Job
 from moltpipe_tests.ledger.beginnings import LEASE, await_a_waiter, series
 
@@ -310,7 +310,7 @@ def test_a_job_whose_owner_is_silent_is_given_back_once(database: Database, pilo
         assert not give_back_lapsed(db, job.id, "run-1", heard, LEASE, now)
     given_back = job_of(database, pilot)
     assert (given_back.process_uuid, given_back.attempt_count) == (None, 1)
-    assert given_back.available_at == now + backoff(1)
+    assert given_back.available_at == now + REST_AFTER_A_LOSS
     assert "run run-1 was lost" in str(given_back.last_error)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -8,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltpipe.studio.jobs import (
+    REST_AFTER_A_LOSS,
     LeaseState,
     backoff,
     jobs_to_run,
     lease_state,
+    rest_after_loss,
     waiting,
     waiting_for,
 )
@@ -37,9 +40,15 @@ def test_the_rest_never_shrinks_and_never_exceeds_half_an_hour(attempt: int) -> 
     assert timedelta(minutes=1) <= backoff(attempt) <= backoff(attempt + 1) <= timedelta(minutes=30)
 
 
-def test_there_is_no_rest_before_the_first_failure() -> None:
+def test_what_is_lost_goes_on_soon_and_what_is_lost_again_rests_as_after_a_failure() -> None:
+    assert rest_after_loss(1) == REST_AFTER_A_LOSS < backoff(1)
+    assert [rest_after_loss(attempt) for attempt in range(2, 8)] == [backoff(attempt) for attempt in range(2, 8)]
+
+
+@pytest.mark.parametrize("rest", [backoff, rest_after_loss])
+def test_there_is_no_rest_before_the_first_failure(rest: Callable[[int], timedelta]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        backoff(0)
+        rest(0)
 
 
 @pytest.mark.parametrize(
