@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,15 @@ with stack(Settings(data_dir=Path(sys.argv[1])), module="toy_definitions", say=p
 """
 
 
-@pytest.fixture(autouse=True)
-def _toy_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "toy_definitions.py").write_text(_DEFINITIONS)
-    (tmp_path / "broken_definitions.py").write_text("raise ValueError('spoilt on purpose')")
-    paths = [str(tmp_path), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+@pytest.fixture(scope="module", autouse=True)
+def _toy_definitions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("definitions")
+    (folder / "toy_definitions.py").write_text(_DEFINITIONS)
+    (folder / "broken_definitions.py").write_text("raise ValueError('spoilt on purpose')")
+    paths = [str(folder), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        yield
 
 
 @pytest.fixture
@@ -78,15 +82,21 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path / "data", database_url=None, s3_endpoint_url=None)
 
 
-@pytest.fixture
-def said() -> list[str]:
-    return []
+@dataclass(frozen=True)
+class Shared:
+    """A stack that several tests share: whatever one of them does to it, it must come back."""
+
+    stack: Stack
+    settings: Settings
+    said: list[str]
 
 
-@pytest.fixture
-def up(settings: Settings, said: list[str]) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    settings = Settings(data_dir=tmp_path_factory.mktemp("shared") / "data", database_url=None, s3_endpoint_url=None)
+    said: list[str] = []
     with stack(settings, module="toy_definitions", say=said.append) as running:
-        yield running
+        yield Shared(running, settings, said)
 
 
 def _await(condition: Callable[[], object], within_s: float = 120) -> None:
@@ -123,29 +133,32 @@ def test_a_run_succeeds_and_afterwards_nothing_is_left(settings: Settings) -> No
     assert not any(alive(pid) for pid in pids)
 
 
-def test_each_process_that_is_killed_comes_back_with_a_message(up: Stack, said: list[str]) -> None:
+def test_each_process_that_is_killed_comes_back_with_a_message(shared: Shared) -> None:
+    up, said_before = shared.stack, len(shared.said)
     before = up.pids
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
     _await(lambda: len(set(up.pids.values()) - set(before.values())) == 3)
     for name in before:
-        assert any(name in line and "again" in line for line in said)
+        assert any(name in line and "again" in line for line in shared.said[said_before:])
     _await(lambda: _answers(up))
     run_id = _launch_when_loaded(up, "q")
     _await(lambda: _status(up, run_id) == "SUCCESS")
 
 
-def test_what_runs_under_the_code_server_may_be_killed_as_well(up: Stack) -> None:
+def test_what_runs_under_the_code_server_may_be_killed_as_well(shared: Shared) -> None:
     """Dagster's own code server is a proxy in front of the process that has the definitions. When that one was killed,
     every tick and every launch failed from then on, and nobody started it again."""
+    up = shared.stack
     for one in psutil.Process(up.pids["code-server"]).children(recursive=True):
         one.kill()
     run_id = _launch_when_loaded(up, "q")
     _await(lambda: _status(up, run_id) == "SUCCESS")
 
 
-def test_a_run_begins_with_everything_imported(up: Stack) -> None:
-    run_id = _launch(up, "q")
+def test_a_run_begins_with_everything_imported(shared: Shared) -> None:
+    up = shared.stack
+    run_id = _launch_when_loaded(up, "q")
     _await(lambda: _status(up, run_id) == "SUCCESS")
     entries = up.graphql(_MATERIALIZED)["assetOrError"]["assetMaterializations"][0]["metadataEntries"]
     pids = {entry["label"]: entry["intValue"] for entry in entries}
@@ -179,7 +192,8 @@ def _launch_when_loaded(running: Stack, job: str) -> str:
     return str(answer["run"]["runId"])
 
 
-def test_services_that_are_killed_under_a_stack_come_back(up: Stack, settings: Settings) -> None:
+def test_services_that_are_killed_under_a_stack_come_back(shared: Shared) -> None:
+    up, settings = shared.stack, shared.settings
     before = _service_pids(settings)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
@@ -188,10 +202,8 @@ def test_services_that_are_killed_under_a_stack_come_back(up: Stack, settings: S
     _await(lambda: _status(up, run_id) == "SUCCESS")
 
 
-def test_a_second_stack_on_the_same_folder_is_refused_with_the_address_of_the_first(
-    up: Stack, settings: Settings
-) -> None:
-    with pytest.raises(AlreadyUpError, match=up.url), stack(settings, module="toy_definitions"):
+def test_a_second_stack_on_the_same_folder_is_refused_with_the_address_of_the_first(shared: Shared) -> None:
+    with pytest.raises(AlreadyUpError, match=shared.stack.url), stack(shared.settings, module="toy_definitions"):
         pass
 
 
