@@ -60,8 +60,10 @@ unit: $(READY) programs
 e2e: $(READY) programs
 	$(BIN)/pytest -m e2e
 
+# In the order of collection (`moltpipe_tests/conftest.py`): by itself, xdist begins files of few tests last, and those
+# take the longest.
 test: lint programs
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # MoviePy's pins would take the Pillow of $(VENV) back by two versions, so it gets an environment of its own.
 $(RIVALS_READY): requirements-bench.txt $(READY)

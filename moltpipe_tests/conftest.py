@@ -1,4 +1,7 @@
-"""A throw-away PostgreSQL for the session, and a fresh database of its own for every test that asks for one."""
+"""A throw-away PostgreSQL for the session, and a fresh database of its own for every test that asks for one.
+
+Also here: in which order the files are tested.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,12 @@ from moltpipe.store import Store, connect
 
 TEMPLATE = "moltpipe_template"
 BUCKET = "moltpipe"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start whole stacks come first: begun last, one of them keeps a single core busy for minutes."""
+    slow = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
