@@ -28,6 +28,7 @@ import psutil
 
 from moltpipe.alerting import require_channels
 from moltpipe.runtime import tether
+from moltpipe.runtime.answering import ANSWER_S, HEARTBEATS, code_server_answers, daemon_beats
 from moltpipe.runtime.background import ServiceError
 from moltpipe.runtime.environment import environment
 from moltpipe.runtime.house import House, open_house
@@ -47,6 +48,9 @@ _PORTS_TRIED = 100
 READY_WITHIN_S = 180.0
 _LOOK_S = 0.2
 _MEND_EVERY_S = 2.0
+ASK_EVERY_S = 15.0
+HANGS_AFTER_S = 180.0
+"""Far more than a busy machine takes: ending a code server that only has much to do ends what it was doing."""
 _LEFTOVERS_S = 40.0
 _STEADY_S = 60.0
 _LONGEST_PAUSE_S = 30.0
@@ -96,6 +100,7 @@ class _Member:
     started_at: float = 0
     deaths: int = 0
     start_again_at: float | None = None
+    silent_since: float | None = None
 
 
 @dataclass
@@ -125,7 +130,9 @@ class Stack:
                     found[member.name] = psutil.Process(member.process.pid).children()[0].pid
         return found
 
-    def graphql(self, query: str, variables: Mapping[str, object] | None = None) -> dict[str, Any]:
+    def graphql(
+        self, query: str, variables: Mapping[str, object] | None = None, *, timeout_s: float = 60
+    ) -> dict[str, Any]:
         """The `data` of an answer.
 
         Raises:
@@ -135,7 +142,7 @@ class Stack:
         answer = httpx.post(
             f"{self.url}/graphql",
             json={"query": query, "variables": dict(variables or {})},
-            timeout=60,
+            timeout=timeout_s,
             trust_env=False,
         )
         document: dict[str, Any] = answer.json()
@@ -162,22 +169,26 @@ class Stack:
         until = time.monotonic() + READY_WITHIN_S
         code_server, webserver, daemon = self._members.values()
         self._launch(code_server)
-        port = int(code_server.command[code_server.command.index("--port") + 1])
         # It listens once the definitions are imported; before, the other two would remember that it was not there.
-        self._await(until, code_server, lambda: answers(port))
+        self._await(until, code_server, lambda: answers(self._code_port))
         self._launch(webserver)
         self._launch(daemon)
         self._await(until, webserver, self._serves)
         self._await(until, daemon, self._healthy)
 
     def watch(self) -> None:
-        """Until the stack ends: start again what dies, with growing pauses, and mend the services under it."""
+        """Until the stack ends: start again what dies or hangs, and mend the services under it."""
         mend_at = time.monotonic() + _MEND_EVERY_S
+        ask_at = time.monotonic() + ASK_EVERY_S
         complaint = ""
         while not self._ending.wait(_LOOK_S):
             now = time.monotonic()
             for member in self._members.values():
                 self._look_after(member, now)
+            if now >= ask_at:
+                for member in self._members.values():
+                    self._ask(member)
+                ask_at = time.monotonic() + ASK_EVERY_S
             if now >= mend_at and self.house.services.embedded:
                 try:
                     self._mend()
@@ -226,7 +237,7 @@ class Stack:
 
     def _serves(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/server_info", timeout=5, trust_env=False).is_success
+            return httpx.get(f"{self.url}/server_info", timeout=ANSWER_S, trust_env=False).is_success
         except httpx.HTTPError:
             return False
 
@@ -252,6 +263,35 @@ class Stack:
             and all(entry["loadStatus"] == "LOADED" for entry in entries)
             and all(status["healthy"] for status in statuses if status["required"])
         )
+
+    @property
+    def _code_port(self) -> int:
+        command = self._members["code-server"].command
+        return int(command[command.index("--port") + 1])
+
+    def _ask(self, member: _Member) -> None:
+        """End a process that lives and has not answered for so long that it hangs; `_look_after` starts it again."""
+        if member.process is None or member.process.poll() is not None or self._answers(member):
+            member.silent_since = None
+            return
+        now = time.monotonic()
+        if member.silent_since is None:
+            member.silent_since = now
+        silent_s = now - member.silent_since
+        if silent_s >= HANGS_AFTER_S:
+            self.say(f"{member.name} lives and has not answered for {silent_s:.0f} s: ending it (log: {member.log})")
+            _end(member)
+            member.silent_since = None
+
+    def _answers(self, member: _Member) -> bool:
+        if member.name == "code-server":
+            return code_server_answers(self._code_port)
+        if member.name == "webserver":
+            return self._serves()
+        try:
+            return daemon_beats(self.graphql(HEARTBEATS, timeout_s=ANSWER_S))
+        except (httpx.HTTPError, GraphQLError, json.JSONDecodeError):
+            return True  # nobody knows: the webserver is away, or the database
 
     def _look_after(self, member: _Member, now: float) -> None:
         if member.process is None or member.process.poll() is None:

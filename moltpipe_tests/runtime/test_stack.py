@@ -17,6 +17,9 @@ import httpx
 import psutil
 import pytest
 
+from moltpipe.runtime import answering
+from moltpipe.runtime import stack as stacks
+from moltpipe.runtime.answering import daemon_beats
 from moltpipe.runtime.background import ServiceError
 from moltpipe.runtime.stack import AlreadyUpError, PortTakenError, Stack, choose_port, stack
 from moltpipe.settings import Settings
@@ -144,6 +147,44 @@ def test_each_process_that_is_killed_comes_back_with_a_message(shared: Shared) -
     _await(lambda: _answers(up))
     run_id = _launch_when_loaded(up, "q")
     _await(lambda: _status(up, run_id) == "SUCCESS")
+
+
+def test_a_process_that_lives_and_does_not_answer_is_ended_and_comes_back(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up, said_before = shared.stack, len(shared.said)
+    hanging = {name: up.pids[name] for name in ("code-server", "webserver")}
+    with monkeypatch.context() as hasty:
+        for module, setting in ((answering, "ANSWER_S"), (stacks, "ANSWER_S"), (stacks, "ASK_EVERY_S")):
+            hasty.setattr(module, setting, 0.5)
+        hasty.setattr(stacks, "HANGS_AFTER_S", 1.0)
+        for pid in hanging.values():
+            os.kill(pid, signal.SIGSTOP)
+        _await(lambda: not any(alive(pid) for pid in hanging.values()))
+    said = " ".join(shared.said[said_before:])
+    assert all(f"{name} lives and has not answered" in said for name in hanging)
+    run_id = _launch_when_loaded(up, "q")
+    _await(lambda: _status(up, run_id) == "SUCCESS")
+
+
+@pytest.mark.parametrize(
+    ("ages_s", "beats"),
+    [
+        pytest.param([1, 80], True, id="lately"),
+        pytest.param([1, 100], False, id="one of them long ago"),
+        pytest.param([1, None], False, id="one of them never"),
+    ],
+)
+def test_the_daemon_lives_when_all_that_is_required_of_it_wrote_so_lately(
+    ages_s: list[int | None],
+    beats: bool,  # noqa: FBT001 (a case's)
+) -> None:
+    statuses: list[dict[str, object]] = [
+        {"required": True, "lastHeartbeatTime": age_s and time.time() - age_s} for age_s in ages_s
+    ]
+    statuses.append({"required": False, "lastHeartbeatTime": None})
+    answer = {"instance": {"daemonHealth": {"allDaemonStatuses": statuses}}}
+    assert daemon_beats(answer) is beats
 
 
 def test_what_runs_under_the_code_server_may_be_killed_as_well(shared: Shared) -> None:
