@@ -38,7 +38,7 @@ from starlette.routing import Route
 
 from moltpipe.ledger import metrics as figures
 from moltpipe.ledger.checks import CHECKS
-from moltpipe.ledger.database import Database
+from moltpipe.ledger.database import NOTICE_A_DEAD_SERVER, Database
 from moltpipe.ledger.spending import Caps
 from moltpipe.ledger.text import one_line
 from moltpipe.ledger.watching import SILENCE
@@ -61,7 +61,6 @@ LONGEST_LOOK_S = 5.0
 LONGEST_PASS_S = 60.0
 """After so long the database gives up a look at what is under way, or a pass over all of history."""
 _CONNECT_S = 5
-_NOTICE_A_DEAD_SERVER = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _ENDING_S = 2.0
 _WATCHING = "integrity_sensor"
 
@@ -235,8 +234,7 @@ def read_only(url: str) -> str:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     limits = f"-cdefault_transaction_read_only=on -cstatement_timeout={round(LONGEST_PASS_S)}s"
     query["options"] = f"{query.get('options', '')} {limits}".strip()
-    # A server that is gone without a word would be waited for until the kernel asks after it, in two hours.
-    for name, value in {"connect_timeout": _CONNECT_S, **_NOTICE_A_DEAD_SERVER}.items():
+    for name, value in {"connect_timeout": _CONNECT_S, **NOTICE_A_DEAD_SERVER}.items():
         query.setdefault(name, str(value))
     query.setdefault("application_name", "moltpipe metrics")
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
