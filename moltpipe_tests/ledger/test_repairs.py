@@ -180,8 +180,9 @@ def media_without_done(db: Connection) -> None:
     produced(db, a_series(db)[1])
     run(
         db,
-        "UPDATE production_jobs SET completed_at = NULL, available_at = now() - interval '20 minutes' "
-        "WHERE completed_at IS NOT NULL",
+        "UPDATE production_jobs SET completed_at = NULL, available_at = :long_ago WHERE completed_at IS NOT NULL",
+        # By the clock that the checks are given: that of the database may be half an hour ahead of it, in a long run.
+        long_ago=NOW - HOUR / 3,
     )
 
 
