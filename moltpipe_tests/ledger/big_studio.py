@@ -152,8 +152,10 @@ _WORDS = (
 
 _VOTES = (
     """
-    INSERT INTO voting_periods (id, period_type, starts_at, ends_at, is_processed, processed_at, outcome)
-    SELECT id, 'agent_voting', starts_at, ends_at, true, ends_at + interval '1 second', '{}' FROM past
+    INSERT INTO voting_periods (id, period_type, starts_at, ends_at, is_processed, processed_at, told_at, outcome)
+    SELECT id, 'agent_voting', starts_at, ends_at, true, ends_at + interval '1 second', ends_at + interval '2 seconds',
+        '{}'
+    FROM past
     """,
     """
     INSERT INTO voting_periods (id, period_type, starts_at, ends_at, is_active)
@@ -324,9 +326,10 @@ _AUDIENCE = (
     """,
     """
     INSERT INTO voting_periods (id, period_type, episode_id, starts_at, ends_at, is_active, is_processed, processed_at,
-        outcome)
+        told_at, outcome)
     SELECT id, 'clip_voting', episode_id, starts_at, ends_at, is_open, NOT is_open,
         CASE WHEN NOT is_open THEN ends_at + interval '1 second' END,
+        CASE WHEN NOT is_open THEN ends_at + interval '2 seconds' END,
         CASE WHEN NOT is_open THEN jsonb_build_object(
             'period_type', 'clip_voting', 'period_id', id, 'episode_id', episode_id,
             'partition_key', partition_key, 'starts_at', starts_at, 'ends_at', ends_at,
