@@ -38,8 +38,9 @@ BLACK = 24
 """Mean brightness (luma, 16 is black and 235 white) up to which a field counts as black."""
 STILL = 3
 """Largest change of a field's mean, of 219 steps, with which a picture still stands. Measured: pictures that were held
-change by up to 2 from key frame to key frame; within two seconds of the animatic's slowest camera some field changes
-by 22 or more, with a still camera and a figure that breathes by 7."""
+change by up to 2 from key frame to key frame, and by 3 to 5 when they are nothing but noise at 180p, which may show one
+such stretch as two; within two seconds of the animatic's slowest camera some field changes by 22 or more, with a still
+camera and a figure that breathes by 7."""
 SILENT_UNDER_AIM_DB = 46.0
 """How far under the loudness of the whole, in dB of full scale, the largest sample of an AAC packet lies in silence:
 -60 dBFS at the house's -14 LUFS. A mix is brought to its loudness as one, and its softest bed with it: of room tone
