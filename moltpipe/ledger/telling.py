@@ -47,7 +47,6 @@ def hold_untold(db: Connection, period_id: UUID) -> bool:
 
 
 def note_told(db: Connection, period_id: UUID) -> None:
-    """Note that Dagster was told."""
-    db.execute(
-        sa.update(voting_periods).where(voting_periods.c.id == period_id).values(told_at=sa.func.clock_timestamp())
-    )
+    """Note that Dagster was told, where that was to be done: an adopted row that breaks a rule cannot be written."""
+    period = sa.update(voting_periods).where(voting_periods.c.id == period_id, _UNTOLD)
+    db.execute(period.values(told_at=sa.func.clock_timestamp()))

@@ -58,6 +58,25 @@ def test_a_vote_that_is_closed_by_materializing_its_partition_is_told_of_by_that
     assert len(outcomes(instance)) == 1
 
 
+def test_an_adopted_outcome_that_breaks_a_rule_is_shown_by_materializing_its_partition(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    period = closed_vote(database)
+    close_elsewhere(database, period)
+    rule = "ck_voting_periods_processed_when_over"
+    with database.begin() as db:
+        kept = sa.text("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = :rule")
+        definition = db.execute(kept, {"rule": rule}).scalar_one()
+        db.execute(sa.text(f"ALTER TABLE voting_periods DROP CONSTRAINT {rule}"))
+        db.execute(sa.text("UPDATE voting_periods SET processed_at = ends_at - interval '1 week'"))
+        db.execute(sa.text(f"ALTER TABLE voting_periods ADD CONSTRAINT {rule} {definition} NOT VALID"))
+    instance.add_dynamic_partitions(PERIODS_NAME, [period_key(period)])
+    dg.materialize(
+        [voting_outcome], partition_key=period_key(period), instance=instance, resources={"ledger": database}
+    )
+    assert [one.metadata["winners"].value for one in outcomes(instance)] == [1]
+
+
 def test_a_vote_that_a_repair_closes_again_is_told_of_again(instance: dg.DagsterInstance, database: Database) -> None:
     period = closed_vote(database)
     tick(instance, database)
